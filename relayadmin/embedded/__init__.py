@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from relayadmin.embedded.postgres import Postgres
 from relayadmin.embedded.processes import EmbeddedError
 from relayadmin.embedded.redis import Redis
 
-__all__ = ["EmbeddedError", "Servers", "attach", "wanted"]
+__all__ = ["EmbeddedError", "Servers", "attach", "discard", "wanted"]
 
 
 def wanted() -> bool:
@@ -42,6 +43,17 @@ def attach(home: Path | str | None = None, *, durable: bool = True) -> Servers:
     return servers
 
 
+def discard(home: Path) -> bool:
+    """Stops what a killed process left running in a throw-away home and removes it; False if somebody is in there."""
+    membership = Membership(Home.open(home))
+    with membership.alone():
+        membership.enter()
+        if not membership.leave():
+            return False
+        shutil.rmtree(home, ignore_errors=True)
+    return True
+
+
 class Servers:
     """One process's part in the servers of one home."""
 
@@ -49,26 +61,27 @@ class Servers:
         self.durable = durable
         self._place = home
         self._pid = os.getpid()
-        self._membership: int | None = None
+        self._membership: Membership | None = None
         self._postgres: Postgres | None = None
         self._redis: Redis | None = None
 
     def join(self) -> None:
         if not wanted():
             return
-        self.home = Home.open(self._place)
+        home = Home.open(self._place)
         if not os.environ.get("DATABASE_URL"):
-            self._postgres = Postgres(self.home)
+            self._postgres = Postgres(home)
         if not os.environ.get("REDIS_URL"):
-            self._redis = Redis(self.home)
-        with self._starting():
-            self._membership = os.open(self.home.locks / "members", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._membership, fcntl.LOCK_SH)
+            self._redis = Redis(home)
+        membership = Membership(home)
+        with membership.alone():
+            membership.enter()
             try:
-                self._ensure()
+                self._ensure(home)
             except BaseException:
-                self._leave()
+                membership.leave()
                 raise
+        self._membership = membership
         atexit.register(self.detach)
 
     def revive(self) -> bool:
@@ -78,16 +91,17 @@ class Servers:
         servers = [server for server in (self._postgres, self._redis) if server is not None]
         if all(server.running() for server in servers):
             return False
-        with self._starting():
-            self._ensure()
+        with self._membership.alone():
+            self._ensure(self._membership.home)
         return True
 
     def detach(self) -> None:
         """Leaves; stops the servers if nobody else is left. Does nothing the second time, and in a forked child."""
         if self._membership is None or self._pid != os.getpid():
             return
-        with self._starting():
-            self._leave()
+        membership, self._membership = self._membership, None
+        with membership.alone():
+            membership.leave()
         atexit.unregister(self.detach)
 
     def __enter__(self) -> Servers:
@@ -98,7 +112,7 @@ class Servers:
     ) -> None:
         self.detach()
 
-    def _ensure(self) -> None:
+    def _ensure(self, home: Home) -> None:
         if self._postgres is not None:
             os.environ["DATABASE_URL"] = self._postgres.ensure(durable=self.durable)
             os.environ["RELAYADMIN_EMBEDDED"] = "1"
@@ -106,28 +120,41 @@ class Servers:
             os.environ["REDIS_URL"] = self._redis.ensure(durable=self.durable)
         os.environ.setdefault("CELERY_BROKER_URL", os.environ["REDIS_URL"])
         if self._postgres is not None and not os.environ.get("SECRET_KEY"):
-            os.environ["SECRET_KEY"] = self.home.secret("secret-key")
+            os.environ["SECRET_KEY"] = home.secret("secret-key")
 
-    def _leave(self) -> None:
-        """Under the starting lock: nobody can join between the look and the stop."""
-        membership, self._membership = self._membership, None
-        assert membership is not None
-        try:
-            fcntl.flock(membership, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        else:
-            # Both, also those that another process had started: it is gone, and nobody else will.
-            Redis(self.home).stop()
-            Postgres(self.home).stop()
-        finally:
-            os.close(membership)
+
+class Membership:
+    """A shared lock on a file of the home, held by each attached process; the system drops it for a killed one."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._file: int | None = None
 
     @contextmanager
-    def _starting(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Nobody else of this home starts, joins or leaves meanwhile."""
         lock = os.open(self.home.locks / "starting", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
+
+    def enter(self) -> None:
+        self._file = os.open(self.home.locks / "members", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def leave(self) -> bool:
+        """Stops the servers and says True if nobody else is in. Both, also one that a process long gone had started."""
+        assert self._file is not None
+        file, self._file = self._file, None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            Redis(self.home).stop()
+            Postgres(self.home).stop()
+            return True
+        finally:
+            os.close(file)

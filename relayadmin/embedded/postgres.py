@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from relayadmin.embedded import processes
-from relayadmin.embedded.home import Home, give
+from relayadmin.embedded.home import Home
 from relayadmin.embedded.processes import EmbeddedError
 
 NAME = "relayadmin"  # of the role and of the database
@@ -136,7 +136,8 @@ class Postgres:
         self.home.write(self.data / "postgresql.conf", settings, user=self.user)
         with self.home.open_log("postgres") as log:
             child = processes.spawn(self._command("postgres", "-D", self.data), log=log, cwd=self.data)
-        return self._await_ready(child.pid)
+        with processes.ended_on_error(child.pid, STOP_STEPS):
+            return self._await_ready(child.pid)
 
     def _await_ready(self, pid: int) -> Running:
         def settled() -> bool:
@@ -166,12 +167,12 @@ class Postgres:
         draft = self.home.folder(self.home.root / f"postgres.new-{secrets.token_hex(4)}", user=self.user)
         cluster, password = draft / "data", draft / "password"
         self.home.write(password, self.password, user=self.user)
-        options = [
+        options: list[str | Path] = [
             *("-D", cluster, "-U", NAME, f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8"),
             *("--locale=C", "--no-instructions", *([] if durable else ["--no-sync"])),
         ]
         self._once(self._command("initdb", *options, reach=draft), cwd=draft)
-        single = ["--single", "-D", cluster, "-c", f"fsync={'on' if durable else 'off'}", "postgres"]
+        single: list[str | Path] = ["--single", "-D", cluster, "-c", f"fsync={'on' if durable else 'off'}", "postgres"]
         self._once(self._command("postgres", *single, reach=draft), cwd=draft, text=f"CREATE DATABASE {NAME};\n")
         cluster.rename(self.data)
         shutil.rmtree(draft)
@@ -213,9 +214,7 @@ class Postgres:
         return len(arguments) == 3 and arguments[1:] == ["-D", str(self.data)]
 
     def _belongs_to_cluster(self, arguments: list[str]) -> bool:
-        return self._is_postmaster(arguments) or arguments[:1] != [] and arguments[0].startswith(
-            f"postgres: {self.cluster}: "
-        )
+        return self._is_postmaster(arguments) or " ".join(arguments).startswith(f"postgres: {self.cluster}: ")
 
 
 def major_version(folder: Path) -> int:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -89,6 +90,16 @@ def end(pid: int, steps: Sequence[tuple[signal.Signals, float]]) -> None:
         if wait_until(lambda: gone(pid), timeout_s=timeout_s):
             return
     raise EmbeddedError(f"Process {pid} does not end; stop it by hand, then try again.")
+
+
+@contextmanager
+def ended_on_error(pid: int, steps: Sequence[tuple[signal.Signals, float]]) -> Iterator[None]:
+    """For the wait after a start: an interrupt in it must not leave a server that nobody knows of."""
+    try:
+        yield
+    except BaseException:
+        end(pid, steps)
+        raise
 
 
 def gone(pid: int) -> bool:

@@ -68,7 +68,9 @@ class Redis:
             if not port or not port_is_free(port):
                 port = free_port()
             pid = self._start_at(port, durable=durable)
-            if self._await_answer(pid, port):
+            with processes.ended_on_error(pid, STOP_STEPS):
+                answers = self._await_answer(pid, port)
+            if answers:
                 self.home.write(self.port_file, str(port))
                 return port
             if port_is_free(port):
