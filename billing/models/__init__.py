@@ -1,0 +1,25 @@
+from billing.models.credits import Grant, GrantUse
+from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
+from billing.models.holds import Hold
+from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
+from billing.models.ledger import Account, Entry, Transfer, Wallet
+from billing.models.operation import JobRun, OperatorSettings
+
+__all__ = [
+    "AccessToken",
+    "Account",
+    "Customer",
+    "Entry",
+    "Grant",
+    "GrantUse",
+    "Hold",
+    "IdempotentAnswer",
+    "Invoice",
+    "InvoiceLine",
+    "InvoiceSeries",
+    "JobRun",
+    "Membership",
+    "OperatorSettings",
+    "Transfer",
+    "Wallet",
+]

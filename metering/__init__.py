@@ -1,0 +1,1 @@
+"""Usage: keys, models, channels, prices, usage events, rating, authorization and settlement."""

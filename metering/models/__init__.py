@@ -1,0 +1,32 @@
+from metering.models.catalog import Channel, Model, ModelAlias
+from metering.models.keys import ApiKey, RelayToken
+from metering.models.prices import CustomerPlan, Plan, Price, PriceBookVersion, PriceSet
+from metering.models.usage import (
+    EventConflict,
+    EventKey,
+    ParkedEvent,
+    QuarantinedEvent,
+    UnclaimedEvent,
+    UsageEvent,
+    UsageHour,
+)
+
+__all__ = [
+    "ApiKey",
+    "Channel",
+    "CustomerPlan",
+    "EventConflict",
+    "EventKey",
+    "Model",
+    "ModelAlias",
+    "ParkedEvent",
+    "Plan",
+    "Price",
+    "PriceBookVersion",
+    "PriceSet",
+    "QuarantinedEvent",
+    "RelayToken",
+    "UnclaimedEvent",
+    "UsageEvent",
+    "UsageHour",
+]

@@ -1,0 +1,88 @@
+"""What both apps need of PostgreSQL: field types, raw cursors, retries and literals for set-based statements."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import psycopg
+from django.db import OperationalError, connection, models, transaction
+
+T = TypeVar("T")
+RETRIES = 3
+
+
+class AmountField(models.DecimalField):  # type: ignore[type-arg]
+    """A USD amount: PostgreSQL's domain `amount`, a numeric that refuses a 16th decimal, NaN and infinity."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["max_digits"], kwargs["decimal_places"] = 50, 15
+        super().__init__(*args, **kwargs)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs.pop("max_digits"), kwargs.pop("decimal_places")
+        return name, path, args, kwargs
+
+    def db_type(self, connection: Any) -> str:
+        return "amount"
+
+
+
+
+@contextmanager
+def server_cursor() -> Iterator[psycopg.Cursor[Any]]:
+    """A cursor with server-side parameters on Django's own connection, inside its transaction if there is one.
+
+    Statements used again are prepared; errors come out as django.db's.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        yield cursor
+
+
+def in_transaction(work: Callable[[], T]) -> T:
+    """Run `work` in a transaction of its own; deadlocks and serialization failures are tried again three times."""
+    for attempt in range(RETRIES + 1):
+        try:
+            with transaction.atomic(durable=not connection.in_atomic_block):
+                return work()
+        except OperationalError as error:
+            cause = error.__cause__
+            conflict = isinstance(cause, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure)
+            if not conflict or attempt == RETRIES or connection.in_atomic_block:
+                raise
+            time.sleep(0.005 * 4**attempt)
+    raise AssertionError("unreachable")
+
+
+def number_array(values: Iterable[int | Decimal | None]) -> str:
+    """An array literal of numbers; far cheaper to make than to have each element adapted."""
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def text_array(values: Iterable[str | None]) -> str:
+    """An array literal of strings, each quoted."""
+    quoted = ["NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values]
+    return "{" + ",".join(quoted) + "}"
+
+
+def bytes_array(values: Iterable[bytes]) -> str:
+    """An array literal of bytea values."""
+    return "{" + ",".join(['"\\\\x' + value.hex() + '"' for value in values]) + "}"
+
+
+def copy_text(value: str) -> str:
+    """A string as a field of COPY's text format."""
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if "\n" in value or "\t" in value or "\r" in value:
+        value = value.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return value
+
+
+def copy_rows(cursor: psycopg.Cursor[Any], table: str, columns: str, rows: list[str]) -> None:
+    """COPY rows that are already in COPY's text format (fields joined by tabs, no line end)."""
+    with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+        copy.write("\n".join(rows) + "\n")

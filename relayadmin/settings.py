@@ -1,0 +1,211 @@
+"""Settings, read from the environment once at start; a bad value stops the start with one sentence."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+
+def _stop(sentence: str) -> None:
+    print(f"relayadmin: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _boolean(name: str, default: bool) -> bool:
+    raw = os.environ.get(name, "").strip().lower()
+    if raw == "":
+        return default
+    if raw in {"1", "true", "yes", "on"}:
+        return True
+    if raw not in {"0", "false", "no", "off"}:
+        _stop(f"{name} must be true or false, not {raw!r}.")
+    return False
+
+
+def _database(url: str) -> dict[str, Any]:
+    if urlsplit(url).scheme not in {"postgres", "postgresql", "pgsql", "psql"}:
+        _stop("DATABASE_URL must start with postgres:// and name a PostgreSQL database.")
+    try:
+        parsed: dict[str, Any] = dict(env.db_url_config(url))
+    except (ValueError, ImproperlyConfigured):
+        _stop("DATABASE_URL is not a database address; write postgres://user:password@host:5432/name.")
+    return parsed
+
+
+RELAYADMIN_HOME = Path(os.environ.get("RELAYADMIN_HOME") or BASE_DIR / "var").resolve()
+EMBEDDED = os.environ.get("RELAYADMIN_EMBEDDED") == "1"
+DEBUG = _boolean("DEBUG", False)
+
+# Without servers (mypy, help) the settings still load: nothing connects to these names.
+DATABASE_URL = os.environ.get("DATABASE_URL") or "postgres://nobody@127.0.0.1:1/none"
+REDIS_URL = os.environ.get("REDIS_URL") or "redis://127.0.0.1:1/0"
+
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+if not SECRET_KEY:
+    if os.environ.get("DATABASE_URL") and not DEBUG:
+        _stop("SECRET_KEY is missing; set it to a long random string (it is required when DEBUG is off).")
+    SECRET_KEY = "unset: no server is running with these settings"
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if "*" not in host]
+
+_SESSION = "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=120s"
+_default = _database(DATABASE_URL)
+DATABASES = {
+    "default": {
+        **_default,
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {"prepare_threshold": 2, "options": _SESSION, **_default.get("OPTIONS", {})},
+    }
+}
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_beat",
+    "billing",
+    "metering",
+]
+
+MIDDLEWARE = [
+    "relayadmin.middleware.errors_as_json",
+    "relayadmin.middleware.Security",
+    "relayadmin.middleware.Static",
+    "relayadmin.middleware.Session",
+    "relayadmin.middleware.Common",
+    "relayadmin.middleware.Csrf",
+    "relayadmin.middleware.Authentication",
+    "relayadmin.middleware.Messages",
+    "relayadmin.middleware.Frame",
+]
+
+ROOT_URLCONF = "relayadmin.urls"
+WSGI_APPLICATION = "relayadmin.wsgi.application"
+APPEND_SLASH = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+# Usage batches arrive unpacked up to 16 MiB; metering.api refuses what is larger itself.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 1024 * 1024 + 1024
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+STATIC_ROOT = RELAYADMIN_HOME / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "/admin/login/"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not (EMBEDDED or DEBUG)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "billing.api.authentication.AccessTokenAuthentication",
+        "billing.api.authentication.MemberSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["billing.api.authentication.HasCustomer"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["billing.api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "billing.api.pagination.KeysetPagination",
+    "EXCEPTION_HANDLER": "billing.api.exceptions.handle",
+    "URL_FORMAT_OVERRIDE": None,
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "relayadmin customer API",
+    "DESCRIPTION": "Balances, keys, usage, prices and invoices of one customer. Amounts are decimal strings in USD.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL") or REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULE = {
+    "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
+    "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
+    # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
+    "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
+    "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
+    "check the whole ledger": {
+        "task": "metering.check_ledger",
+        "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
+        "kwargs": {"full": True},
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {"django.request": {"level": "ERROR"}},
+}
+
+UNFOLD = {
+    "SITE_TITLE": "relayadmin",
+    "SITE_HEADER": "relayadmin",
+    "SITE_SUBHEADER": "Billing and usage",
+    "SITE_SYMBOL": "receipt_long",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "relayadmin.admin_home.dashboard",
+    "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": "relayadmin.admin_home.navigation"},
+}
