@@ -122,11 +122,12 @@ def start_process(command: list[str], *, output: int) -> subprocess.Popen[bytes]
 
 def children(port: int) -> list[Child]:
     python = sys.executable
-    celery = [python, "-W", "ignore::RuntimeWarning:celery.platforms", "-m", "celery", "-A", "relayadmin"]
+    # In a container everything is root's; the worker's advice against it would fill the first screen.
+    celery = [python, "-W", "ignore:You're running the worker", "-m", "celery", "-q", "-A", "relayadmin"]
     web = [
         *(python, "-m", "granian", "--interface", "wsgi", "relayadmin.wsgi:application"),
         *("--host", HOST, "--port", str(port), "--workers", "2", "--blocking-threads", "4"),
-        *("--respawn-failed-workers", "--workers-kill-timeout", "3", "--no-ws", "--log-level", "warning"),
+        *("--respawn-failed-workers", "--workers-kill-timeout", "2", "--no-ws", "--log-level", "warning"),
     ]
     worker = [
         *(*celery, "worker", "--pool", "threads", "--concurrency", "4", "--loglevel", "warning"),
