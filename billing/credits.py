@@ -1,0 +1,250 @@
+"""Credit grants: given, and used up by charges in a fixed order."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from django.db import connection
+
+from billing import ledger
+from billing.models import Account, Grant, Transfer
+from relayadmin.db import copy_rows, in_transaction, number_array, server_cursor
+from relayadmin.money import EXACT, ZERO
+
+_SOURCES = {
+    Grant.Kind.PAID: Account.CASH_MANUAL,
+    Grant.Kind.PROMOTIONAL: Account.PROMOTIONAL_GRANTS,
+    Grant.Kind.GOODWILL: Account.GOODWILL,
+}
+LARGEST_GRANT = Decimal(10) ** 12
+
+
+class InvalidGrant(ValueError):
+    """A grant that can't be made; `field` names what is wrong, the message says what to write instead."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class GrantKeyConflict(Exception):
+    """The idempotency key was used for another grant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A grant's public id, and the wallet's balance after it (USD)."""
+
+    grant: str
+    balance: Decimal
+
+
+def grant(
+    *,
+    customer_id: int,
+    amount: Decimal,
+    kind: str,
+    reason: str,
+    reference: str,
+    key: str,
+    at: datetime,
+    actor: str = "",
+    expires_at: datetime | None = None,
+) -> Granted:
+    """Put money in a wallet, once per key; debt is filled first. Amount in USD.
+
+    Raises InvalidGrant, GrantKeyConflict (same key, other grant), ledger.UnknownCustomer.
+    """
+    _check(amount=amount, kind=kind, reference=reference, key=key, at=at, expires_at=expires_at)
+
+    def work() -> Granted:
+        wallet = ledger.lock_wallets([customer_id])[customer_id]
+        transfer = Transfer.objects.filter(customer_id=customer_id, kind=Transfer.Kind.GRANT, key=key).first()
+        if transfer is not None:
+            return _made_before(transfer, amount=amount, kind=kind)
+        debt = _debt(wallet)
+        covered = min(amount, debt)
+        entries = [(Account.WALLET.value, amount), (_SOURCES[Grant.Kind(kind)].value, -amount)]
+        if covered and kind != Grant.Kind.PAID:
+            # Usage that stood as debt was posted as revenue; now promotional credit has paid for it.
+            entries += [(Account.REVENUE.value, -covered), (Account.PROMOTIONAL_USAGE.value, covered)]
+        posting = ledger.Posting(
+            customer_id, Transfer.Kind.GRANT.value, key, entries, reason=reason, document=reference, actor=actor
+        )
+        (transfer_id,) = ledger.post([posting], wallets={customer_id: wallet}, at=at)
+        row = Grant.objects.create(
+            customer_id=customer_id,
+            kind=kind,
+            amount=amount,
+            remaining=EXACT.subtract(amount, covered),
+            expires_at=expires_at,
+            reference=reference,
+            reason=reason,
+            transfer_id=transfer_id,
+            created_at=at,
+        )
+        if covered:
+            _write_uses([(customer_id, row.pk, transfer_id, covered)])
+        ledger.save_wallets([wallet])
+        return Granted(grant=row.public_id, balance=wallet.balance)
+
+    return in_transaction(work)
+
+
+def _check(
+    *, amount: Decimal, kind: str, reference: str, key: str, at: datetime, expires_at: datetime | None
+) -> None:
+    if kind not in _SOURCES:
+        raise InvalidGrant("kind", f"kind must be paid, promotional or goodwill, not {kind!r}")
+    if not amount.is_finite() or amount <= 0:
+        raise InvalidGrant("amount", f"amount must be above zero, not {amount}")
+    if amount > LARGEST_GRANT:
+        raise InvalidGrant("amount", f"amount must be at most {LARGEST_GRANT:f}")
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -15:
+        raise InvalidGrant("amount", "amount must have at most 15 decimals")
+    if kind == Grant.Kind.PAID and not reference.strip():
+        raise InvalidGrant("reference", "a paid grant needs a reference, such as the bank transfer's number")
+    if not 1 <= len(key) <= 255:
+        raise InvalidGrant("key", "key must have 1 to 255 characters")
+    if expires_at is not None and expires_at <= at:
+        raise InvalidGrant("expires_at", "expires_at must be in the future")
+
+
+def _made_before(transfer: Transfer, *, amount: Decimal, kind: str) -> Granted:
+    row = Grant.objects.filter(customer_id=transfer.customer_id, transfer_id=transfer.pk).first()
+    if row is None or row.amount != amount or row.kind != kind:
+        raise GrantKeyConflict(f"the key {transfer.key!r} was used for another grant; choose another key")
+    with server_cursor() as cursor:
+        cursor.execute("SELECT balance FROM billing_wallet WHERE customer_id = %s", [transfer.customer_id])
+        (balance,) = cursor.fetchone() or (ZERO,)
+    return Granted(grant=row.public_id, balance=balance)
+
+
+def _debt(wallet: ledger.LockedWallet) -> Decimal:
+    """What the customer owes: the part of its usage that no grant has paid."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(remaining), 0) FROM billing_grant WHERE customer_id = %s", [wallet.customer_id]
+        )
+        (left,) = cursor.fetchone() or (ZERO,)
+    return max(ZERO, EXACT.subtract(left, wallet.balance))
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one customer owes for one billing period's usage of one settlement, in USD; at least 0."""
+
+    customer_id: int
+    period: date
+    amount: Decimal
+
+
+@dataclass(slots=True)
+class _Left:
+    grant_id: int
+    kind: str
+    remaining: Decimal
+    used: Decimal = ZERO
+
+
+def charge_usage(
+    charges: Sequence[Charge], *, wallets: Mapping[int, ledger.LockedWallet], settlement: str, at: datetime
+) -> list[int | None]:
+    """Take usage off locked wallets: burn down grants, post one transfer per charge. Returns the transfers' numbers.
+
+    A charge of zero makes no transfer. What no grant covers becomes debt and counts as revenue, as paid credit does.
+    Raises ledger.AlreadyPosted if this settlement was posted before.
+    """
+    assert connection.in_atomic_block
+    due = [charge for charge in charges if charge.amount > 0]
+    assert all(charge.amount >= 0 for charge in charges), "usage never credits"
+    if not due:
+        return [None] * len(charges)
+    grants = _grants_left(sorted({charge.customer_id for charge in due}))
+    postings, uses = [], []
+    for charge in due:
+        taken, promotional = _burn_down(grants.get(charge.customer_id, ()), charge.amount)
+        entries = [(Account.WALLET.value, -charge.amount)]
+        if promotional:
+            entries.append((Account.PROMOTIONAL_USAGE.value, promotional))
+        if charge.amount != promotional:
+            entries.append((Account.REVENUE.value, EXACT.subtract(charge.amount, promotional)))
+        uses.append(taken)
+        key = f"{settlement}:{charge.period.isoformat()}"
+        postings.append(
+            ledger.Posting(charge.customer_id, Transfer.Kind.USAGE.value, key, entries, period=charge.period)
+        )
+    numbers = ledger.post(postings, wallets=wallets, at=at)
+    _write_uses(
+        [
+            (charge.customer_id, grant_id, number, amount)
+            for charge, number, taken in zip(due, numbers, uses, strict=True)
+            for grant_id, amount in taken
+        ]
+    )
+    _write_remaining(grants)
+    posted = iter(numbers)
+    return [next(posted) if charge.amount > 0 else None for charge in charges]
+
+
+def _grants_left(customer_ids: list[int]) -> dict[int, list[_Left]]:
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT customer_id, id, kind, remaining FROM billing_grant"
+            " WHERE customer_id = ANY (%s::bigint[]) AND remaining > 0"
+            " ORDER BY customer_id, priority, expires_at NULLS LAST, id",
+            [number_array(customer_ids)],
+            binary=True,
+        )
+        grants: dict[int, list[_Left]] = defaultdict(list)
+        for customer_id, grant_id, kind, remaining in cursor:
+            grants[customer_id].append(_Left(grant_id, kind, remaining))
+    return grants
+
+
+def _burn_down(grants: Sequence[_Left], amount: Decimal) -> tuple[list[tuple[int, Decimal]], Decimal]:
+    """Use grants in their order for an amount; returns [(grant, amount)] and how much of it was not paid credit."""
+    taken, promotional, open_amount = [], ZERO, amount
+    for left in grants:
+        if not open_amount:
+            break
+        if not left.remaining:
+            continue
+        part = min(left.remaining, open_amount)
+        left.remaining = EXACT.subtract(left.remaining, part)
+        left.used = EXACT.add(left.used, part)
+        open_amount = EXACT.subtract(open_amount, part)
+        if left.kind != Grant.Kind.PAID:
+            promotional = EXACT.add(promotional, part)
+        taken.append((left.grant_id, part))
+    return taken, promotional
+
+
+def _write_uses(uses: list[tuple[int, int, int, Decimal]]) -> None:
+    if uses:
+        with server_cursor() as cursor:
+            copy_rows(
+                cursor,
+                "billing_grantuse",
+                "customer_id, grant_id, transfer_id, amount",
+                [f"{customer}\t{grant_id}\t{transfer}\t{amount}" for customer, grant_id, transfer, amount in uses],
+            )
+
+
+def _write_remaining(grants: Mapping[int, list[_Left]]) -> None:
+    changed = [(customer_id, left) for customer_id, rows in grants.items() for left in rows if left.used]
+    if changed:
+        with server_cursor() as cursor:
+            cursor.execute(
+                "UPDATE billing_grant g SET remaining = t.remaining"
+                " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, remaining)"
+                " WHERE g.customer_id = t.customer_id AND g.id = t.id",
+                [
+                    number_array([customer_id for customer_id, _ in changed]),
+                    number_array([left.grant_id for _, left in changed]),
+                    number_array([left.remaining for _, left in changed]),
+                ],
+            )

@@ -1,0 +1,244 @@
+"""Holds: money reserved before a request runs; each is settled, released or expired, exactly once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from django.db import connection
+
+from billing import ledger
+from billing.models import Hold
+from relayadmin import ids
+from relayadmin.db import in_transaction, number_array, server_cursor, text_array
+from relayadmin.money import EXACT, ZERO
+
+
+class InsufficientBalance(Exception):
+    """The amount does not fit: balance − held + credit limit is `available`, in USD."""
+
+    def __init__(self, available: Decimal) -> None:
+        super().__init__(f"only {available} is available")
+        self.available = available
+
+
+class RequestConflict(Exception):
+    """This request id was used with another body."""
+
+
+class HoldResolved(Exception):
+    """The hold is no longer open; `status` is settled, released or expired."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"the hold is {status}")
+        self.status = status
+
+
+class AlreadySettled(HoldResolved):
+    """The hold was settled: there is nothing to give back."""
+
+
+class UnknownHold(LookupError):
+    """There is no such hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedHold:
+    """An open hold; `amount` in USD, `details` as given when it was placed, `is_new` false for a replay."""
+
+    public_id: str
+    amount: Decimal
+    expires_at: datetime
+    details: dict[str, Any]
+    is_new: bool
+
+
+def place(
+    *,
+    customer_id: int,
+    request_id: str,
+    digest: bytes,
+    amount: Decimal,
+    expires_at: datetime,
+    details: dict[str, Any],
+    at: datetime,
+) -> PlacedHold:
+    """Reserve an amount (USD, at least 0) for a request, once per request id; one round trip.
+
+    Raises InsufficientBalance, RequestConflict (same id, other digest), HoldResolved (replayed after its end),
+    ledger.UnknownCustomer. A refusal leaves no trace.
+    """
+    assert amount >= 0, "a hold never adds credit"
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM billing_place_hold(%s::bigint, %s::text, %s::bytea, %s::numeric, %s::timestamptz,"
+            " %s::timestamptz, %s::jsonb)",
+            [customer_id, request_id, digest, amount, at, expires_at, msgspec.json.encode(details).decode()],
+        )
+        row = cursor.fetchone()
+    assert row is not None
+    outcome, number, held, status, until, kept, available = row
+    match outcome:
+        case "placed":
+            return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, details, is_new=True)
+        case "replayed" if status == Hold.Status.OPEN:
+            first = msgspec.json.decode(kept)
+            return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, first, is_new=False)
+        case "replayed":
+            raise HoldResolved(status)
+        case "conflict":
+            raise RequestConflict(f"request id {request_id!r} was used with another body")
+        case "insufficient":
+            raise InsufficientBalance(available)
+    raise ledger.UnknownCustomer(f"customer number {customer_id} has no wallet")
+
+
+def release(*, customer_id: int, number: int, at: datetime) -> Hold:
+    """Give an open hold back. A hold that was released before or has expired stays as it is.
+
+    Raises AlreadySettled, UnknownHold.
+    """
+
+    def work() -> Hold:
+        try:
+            wallets = ledger.lock_wallets([customer_id])
+        except ledger.UnknownCustomer as error:
+            raise UnknownHold("there is no such hold") from error
+        hold = Hold.objects.filter(customer_id=customer_id, id=number).first()
+        if hold is None:
+            raise UnknownHold("there is no such hold")
+        if hold.status == Hold.Status.SETTLED:
+            raise AlreadySettled(hold.status)
+        if hold.status == Hold.Status.OPEN:
+            overdue = hold.expires_at <= at
+            _resolve([hold], Hold.Status.EXPIRED if overdue else Hold.Status.RELEASED, wallets=wallets, at=at)
+        return hold
+
+    return in_transaction(work)
+
+
+def _resolve(
+    holds: Sequence[Hold], status: Hold.Status, *, wallets: dict[int, ledger.LockedWallet], at: datetime
+) -> None:
+    """End open holds of locked wallets and free what they still hold."""
+    for hold in holds:
+        wallet = wallets[hold.customer_id]
+        wallet.held = EXACT.subtract(wallet.held, hold.remaining)
+        hold.remaining, hold.status, hold.resolved_at = ZERO, status, at
+    _write_holds(holds)
+    ledger.save_wallets(wallets.values())
+
+
+def _write_holds(holds: Sequence[Hold]) -> None:
+    with server_cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_hold h SET remaining = t.remaining, settled = t.settled, status = t.status,"
+            "   resolved_at = t.resolved_at::timestamptz"
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[], %s::numeric[], %s::text[], %s::text[])"
+            "   AS t (customer_id, id, remaining, settled, status, resolved_at)"
+            " WHERE h.customer_id = t.customer_id AND h.id = t.id AND h.status = 'open'",
+            [
+                number_array([hold.customer_id for hold in holds]),
+                number_array([hold.pk for hold in holds]),
+                number_array([hold.remaining for hold in holds]),
+                number_array([hold.settled for hold in holds]),
+                text_array([str(hold.status) for hold in holds]),
+                text_array([hold.resolved_at.isoformat() if hold.resolved_at else None for hold in holds]),
+            ],
+        )
+        assert cursor.rowcount == len(holds), "a hold of a locked wallet changed under us"
+
+
+def expire(*, at: datetime, limit: int = 500) -> int:
+    """Free open holds whose time is over, at most `limit` in one transaction; returns how many.
+
+    Any number of workers may run it at once: each wallet's holds are looked at again under its lock.
+    """
+
+    def work() -> int:
+        with server_cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT customer_id FROM ("
+                " SELECT customer_id FROM billing_hold WHERE status = 'open' AND expires_at <= %s"
+                " ORDER BY expires_at LIMIT %s) overdue",
+                [at, limit],
+            )
+            customer_ids = [row[0] for row in cursor.fetchall()]
+        if not customer_ids:
+            return 0
+        wallets = ledger.lock_wallets(customer_ids)
+        overdue = list(
+            Hold.objects.filter(customer_id__in=customer_ids, status=Hold.Status.OPEN, expires_at__lte=at)
+        )
+        if overdue:
+            _resolve(overdue, Hold.Status.EXPIRED, wallets=wallets, at=at)
+        return len(overdue)
+
+    return in_transaction(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one usage event draws on a hold, in USD; `is_last` frees the rest of the hold."""
+
+    customer_id: int
+    number: int
+    amount: Decimal
+    is_last: bool
+
+
+def settle(
+    settlements: Sequence[Settlement], *, wallets: Mapping[int, ledger.LockedWallet], at: datetime
+) -> set[tuple[int, int]]:
+    """Draw on holds of locked wallets, in the given order; returns the (customer, number) of holds that don't exist.
+
+    A hold that is no longer open is left as it is: the usage is charged all the same. What goes beyond a hold is
+    recorded on it (`settled` above `amount`).
+    """
+    assert connection.in_atomic_block
+    if not settlements:
+        return set()
+    wanted = {(item.customer_id, item.number) for item in settlements}
+    holds = _read_holds(wanted)
+    changed: dict[tuple[int, int], Hold] = {}
+    for item in settlements:
+        hold = holds.get((item.customer_id, item.number))
+        if hold is None or hold.status != Hold.Status.OPEN:
+            continue
+        changed[item.customer_id, item.number] = hold
+        wallet = wallets[item.customer_id]
+        freed = hold.remaining if item.is_last else min(hold.remaining, item.amount)
+        wallet.held = EXACT.subtract(wallet.held, freed)
+        hold.remaining = EXACT.subtract(hold.remaining, freed)
+        hold.settled = EXACT.add(hold.settled, item.amount)
+        if item.is_last:
+            hold.status, hold.resolved_at = Hold.Status.SETTLED, at
+    if changed:
+        _write_holds(list(changed.values()))
+    return wanted - holds.keys()
+
+
+def _read_holds(wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Hold]:
+    ordered = sorted(wanted)
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT h.customer_id, h.id, h.amount, h.remaining, h.settled, h.status, h.expires_at"
+            " FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, id)"
+            " JOIN billing_hold h ON h.customer_id = t.customer_id AND h.id = t.id",
+            [number_array([customer for customer, _ in ordered]), number_array([number for _, number in ordered])],
+            binary=True,
+        )
+        return {
+            (row[0], row[1]): Hold(
+                customer_id=row[0],
+                id=row[1],
+                amount=row[2],
+                remaining=row[3],
+                settled=row[4],
+                status=row[5],
+                expires_at=row[6],
+            )
+            for row in cursor.fetchall()
+        }

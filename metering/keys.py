@@ -1,0 +1,94 @@
+"""API keys and relay tokens: made, found, revoked. Secrets are shown once and kept as hashes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import ip_network
+
+from billing.models import Customer
+from metering.models import ApiKey, RelayToken
+from relayadmin import ids
+
+RELAY_SCOPES = ("authorize", "usage")
+
+
+class InvalidKey(ValueError):
+    """A key that can't be made or changed; `field` names what is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def check_key(
+    *,
+    name: str,
+    allowed_models: Sequence[str] = (),
+    allowed_networks: Sequence[str] = (),
+    expires_at: datetime | None = None,
+    at: datetime,
+) -> None:
+    """Raise InvalidKey for what a key can't have."""
+    if not 1 <= len(name.strip()) <= 100 or "\x00" in name:
+        raise InvalidKey("name", "name must have 1 to 100 characters")
+    if len(allowed_models) > 200 or any(not 1 <= len(model) <= 255 or "\x00" in model for model in allowed_models):
+        raise InvalidKey("allowed_models", "allowed_models must be at most 200 model ids of 1 to 255 characters")
+    if len(allowed_networks) > 200:
+        raise InvalidKey("allowed_networks", "allowed_networks must be at most 200 networks")
+    for network in allowed_networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise InvalidKey("allowed_networks", f"allowed_networks: {error}") from error
+    if expires_at is not None and expires_at <= at:
+        raise InvalidKey("expires_at", "expires_at must be in the future")
+
+
+def create_api_key(
+    *,
+    customer: Customer,
+    name: str,
+    at: datetime,
+    allowed_models: Sequence[str] = (),
+    allowed_networks: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Create a key; returns it with its secret `sk-…`, which is kept nowhere. Raises InvalidKey."""
+    check_key(
+        name=name, allowed_models=allowed_models, allowed_networks=allowed_networks, expires_at=expires_at, at=at
+    )
+    secret = ids.new_secret("sk-")
+    key = ApiKey.objects.create(
+        customer=customer,
+        name=name.strip(),
+        digest=secret.digest,
+        prefix=secret.prefix,
+        last4=secret.last4,
+        allowed_models=list(allowed_models),
+        allowed_networks=list(allowed_networks),
+        expires_at=expires_at,
+    )
+    return key, secret.text
+
+
+def revoke_api_key(*, api_key_id: int, at: datetime) -> None:
+    """Revoke a key, effective at the next authorization; a second time changes nothing."""
+    ApiKey.objects.filter(pk=api_key_id, revoked_at=None).update(revoked_at=at)
+
+
+def create_relay_token(*, name: str, scopes: Sequence[str] = RELAY_SCOPES) -> tuple[RelayToken, str]:
+    """Create a relay token; returns it with its secret `rl_…`. Raises InvalidKey."""
+    name = name.strip()
+    if not 1 <= len(name) <= 100 or "\x00" in name:
+        raise InvalidKey("name", "name must have 1 to 100 characters")
+    if not scopes or not set(scopes) <= set(RELAY_SCOPES):
+        raise InvalidKey("scopes", f"scopes must be some of {', '.join(RELAY_SCOPES)}")
+    secret = ids.new_secret("rl_")
+    token = RelayToken.objects.create(
+        name=name, digest=secret.digest, prefix=secret.prefix, last4=secret.last4, scopes=list(scopes)
+    )
+    return token, secret.text
+
+
+def revoke_relay_token(*, relay_token_id: int, at: datetime) -> None:
+    """Revoke a relay token, effective at the next call; a second time changes nothing."""
+    RelayToken.objects.filter(pk=relay_token_id, revoked_at=None).update(revoked_at=at)
