@@ -348,6 +348,8 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def main() -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # terminals that know no │
     port = chosen_port()
     with only_one():
         return Supervisor(port).run()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +20,7 @@ import pytest
 from relayadmin import embedded
 
 PREFIX = "relayadmin-test-"
+BEING_MADE_S = 60.0  # a folder this young may be a run that has not attached yet
 
 _home: Path | None = None
 _servers: embedded.Servers | None = None
@@ -29,9 +31,9 @@ def _start() -> None:
     global _home, _servers
     if not embedded.wanted():
         return
-    for left_by_killed_run in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if os.access(left_by_killed_run, os.W_OK):
-            embedded.discard(left_by_killed_run)
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if os.access(folder, os.W_OK) and time.time() - folder.stat().st_mtime > BEING_MADE_S:
+            embedded.discard(folder)  # if a killed run left it
     _home = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         _servers = embedded.attach(_home, durable=False)

@@ -16,12 +16,15 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 # linux/capability.h. The first only reads and walks through folders; containers often withhold it and leave the second.
 CAP_DAC_READ_SEARCH = 2
 CAP_DAC_OVERRIDE = 1
+CAP_SETPCAP = 8
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,10 +71,15 @@ def become(user: pwd.struct_passwd, paths: list[str]) -> None:
     if not reaches(user, paths):
         permitted = permitted_capabilities()
         usable = [c for c in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE) if permitted >> c & 1]
-        if not usable:
-            sys.exit(f"the user {user.pw_name} cannot reach {' or '.join(paths)}")
+        if not usable or not permitted >> CAP_SETPCAP & 1:
+            sys.exit(
+                f"{user.pw_name} cannot reach {' or '.join(paths)}, and root lacks the right to let it; run as an "
+                "ordinary user, or from folders open to all"
+            )
         capability = usable[0]
         prctl(PR_SET_KEEPCAPS, 1)
+        # Or access(2), by which initdb looks for its programs, would answer as if the right were not there.
+        prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     if capability is not None:
