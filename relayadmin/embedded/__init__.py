@@ -69,14 +69,12 @@ class Servers:
         if not wanted():
             return
         home = Home.open(self._place)
-        if not os.environ.get("DATABASE_URL"):
-            self._postgres = Postgres(home)
-        if not os.environ.get("REDIS_URL"):
-            self._redis = Redis(home)
         membership = Membership(home)
         with membership.alone():
             membership.enter()
             try:
+                self._postgres = None if os.environ.get("DATABASE_URL") else Postgres(home)
+                self._redis = None if os.environ.get("REDIS_URL") else Redis(home)
                 self._ensure(home)
             except BaseException:
                 membership.leave()
