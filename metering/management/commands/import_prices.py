@@ -1,0 +1,31 @@
+"""Import prices into the price book; prints one JSON object."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from metering.price_book import SOURCE, import_prices
+
+
+class Command(BaseCommand):
+    help = "Import models and prices. New models apply at once; changed prices wait for --approve."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--source", choices=[SOURCE], default=SOURCE, help="Where prices come from.")
+        parser.add_argument("--approve", action="store_true", help="Let changed prices take effect now.")
+        parser.add_argument("--dry-run", action="store_true", help="Count what would happen; write nothing.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        summary = import_prices(approve=options["approve"], dry_run=options["dry_run"], at=timezone.now())
+        if options["verbosity"] > 1:
+            for note in summary.notes:
+                self.stderr.write(note)
+        elif summary.notes:
+            self.stderr.write(f"{len(summary.notes)} names or models were left out; --verbosity 2 lists them.")
+        if summary.pending:
+            self.stderr.write(f"{summary.pending} changed prices wait for approval; --approve puts them into force.")
+        counts = {name: getattr(summary, name) for name in ("models", "created", "unchanged", "pending")}
+        self.stdout.write(json.dumps(counts))

@@ -1,0 +1,78 @@
+"""What the price source does not say about models: public ids, dated names, output limits, US multiplier. Pure.
+
+From the makers' model pages and packages, November 2026.
+"""
+
+import re
+from decimal import Decimal
+
+from metering.price_sources.rows import Family
+
+# Sold under their dated names; the source lists them under another.
+PUBLIC_IDS = {
+    "claude-opus-4-0": "claude-opus-4-20250514",
+    "claude-sonnet-4-0": "claude-sonnet-4-20250514",
+    "claude-3-5-haiku-latest": "claude-3-5-haiku-20241022",
+    "claude-3-5-sonnet": "claude-3-5-sonnet-20241022",
+}
+
+# By the source's id: names that Anthropic has given the model and the source's rules only imply.
+CLAUDE_NAMES = {
+    "claude-2": ("claude-2.0", "claude-2.1"),
+    "claude-3-haiku": ("claude-3-haiku-20240307", "claude-3-haiku-latest"),
+    "claude-3-sonnet": ("claude-3-sonnet-20240229", "claude-3-sonnet-latest"),
+    "claude-3-opus-latest": ("claude-3-opus-20240229", "claude-3-opus"),
+    "claude-3-5-haiku-latest": ("claude-3-5-haiku-20241022", "claude-3-5-haiku"),
+    "claude-3-5-sonnet": (
+        "claude-3-5-sonnet-20241022",
+        "claude-3-5-sonnet-20240620",
+        "claude-3-5-sonnet-latest",
+    ),
+    "claude-3-7-sonnet-latest": ("claude-3-7-sonnet-20250219", "claude-3-7-sonnet"),
+    "claude-opus-4-0": ("claude-opus-4-20250514", "claude-opus-4"),
+    "claude-sonnet-4-0": ("claude-sonnet-4-20250514", "claude-sonnet-4"),
+    "claude-opus-4-1": ("claude-opus-4-1-20250805",),
+    "claude-sonnet-4-5": ("claude-sonnet-4-5-20250929",),
+    "claude-haiku-4-5": ("claude-haiku-4-5-20251001",),
+    "claude-opus-4-5": ("claude-opus-4-5-20251101",),
+}
+
+# The most output tokens of one request. First match counts; without one, nothing is claimed.
+MAX_OUTPUT_TOKENS = tuple(
+    (re.compile(pattern), limit)
+    for pattern, limit in (
+        (r"^claude-opus-4(-1)?(-20\d{6})?$", 32_000),
+        (r"^claude-(sonnet-4(-5)?|opus-4-5|haiku-4-5)(-20\d{6})?$", 64_000),
+        (r"^claude-3-7-sonnet", 64_000),
+        (r"^claude-3-5-(haiku|sonnet)", 8_192),
+        (r"^claude-3-(haiku|sonnet|opus)", 4_096),
+        (r"^gpt-4o(-mini)?$", 16_384),
+        (r"^gpt-4\.1(-mini|-nano)?$", 32_768),
+        (r"^gpt-5(\.[1-5])?(-mini|-nano)?$", 128_000),
+        (r"^(o1|o3|o3-mini|o4-mini)$", 100_000),
+        (r"^gemini-2\.5-(pro|flash|flash-lite)$", 65_536),
+    )
+)
+
+# Claude from 4.6 on costs more where inference is kept in the US.
+US_PREMIUM = Decimal("1.1")
+NO_PREMIUM = Decimal(1)
+_CLAUDE_VERSION = re.compile(r"claude-(?:opus|sonnet|haiku|fable|mythos)-(\d)(?:[-.](\d)(?!\d))?")
+
+
+def family(public_id: str, vendor: str) -> Family:
+    if vendor == "anthropic" or re.search(r"(^|/)claude-", public_id):
+        return Family.CLAUDE
+    return Family.OPENAI if vendor == "openai" else Family.OTHER
+
+
+def max_output_tokens(public_id: str) -> int | None:
+    return next((limit for pattern, limit in MAX_OUTPUT_TOKENS if pattern.search(public_id)), None)
+
+
+def us_multiplier(public_id: str) -> Decimal:
+    found = _CLAUDE_VERSION.search(public_id)
+    if found is None:
+        return NO_PREMIUM
+    version = (int(found[1]), int(found[2] or 0))
+    return US_PREMIUM if version >= (4, 6) else NO_PREMIUM

@@ -1,0 +1,136 @@
+"""From a source model's segments to price rows per meter, missing cache prices derived. Pure.
+
+Units without a meter of ours, and so without rows: audio_hours, input_audio_hours, input_mchars,
+input_document_kpages, input_annotated_document_kpages, input_text_messages_kcount, and whatever the source adds. A
+model with nothing else is not in the book; usage of such a unit parks. output_reasoning_mtok and output_citation_mtok
+price output tokens apart that our one output meter would hide: models that have them are left out whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+
+from metering.meters import BY_NAME
+from metering.price_sources.genai import Segment, Tiers
+from relayadmin.money import EXACT, to_unit_price
+
+UNIT_METERS = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cache_read",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "input_audio_mtok": "audio_input",
+    "cache_audio_read_mtok": "audio_cache_read",
+    "output_audio_mtok": "audio_output",
+    "input_image_mtok": "image_input",
+    "cache_image_read_mtok": "image_cache_read",
+    "output_image_mtok": "image_output",
+    "input_video_mtok": "video_input",
+    "output_video_mtok": "video_output",
+    "web_searches_kcount": "web_search",
+    "storage_searches_kcount": "file_search",
+    "requests_kcount": "request",
+}
+CACHE_WRITE_UNIT = "cache_write_mtok"
+SPLIT_OUTPUT_UNITS = frozenset({"output_reasoning_mtok", "output_citation_mtok"})
+CACHE_WRITES = ("cache_write_5m", "cache_write_30m", "cache_write_1h", "cache_write_12h")
+
+# Anthropic's multiples of the input price, for Claude on every channel that names no price of its own.
+CLAUDE_MULTIPLES = {
+    "cache_write_5m": Decimal("1.25"),
+    "cache_write_1h": Decimal(2),
+    "cache_read": Decimal("0.1"),
+}
+INPUT_PRICE = "input price"
+WRITE_PRICE = "cache write price"
+
+
+class Family(Enum):
+    """Whose rules fill in a missing cache price, and which lifetime a plain cache write has."""
+
+    CLAUDE = "claude"
+    OPENAI = "openai"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A price: USD per million tokens or per thousand calls, for prompts above a size, in a stretch of time (UTC)."""
+
+    meter: str
+    above_prompt_tokens: int
+    unit_price: Decimal
+    effective_from: date | None = None
+    effective_until: date | None = None
+    daily_from: time | None = None
+    daily_until: time | None = None
+    derived: str = ""
+
+    @property
+    def per(self) -> int:
+        return BY_NAME[self.meter].per
+
+
+@dataclass(frozen=True, slots=True)
+class _MeterPrice:
+    tiers: Tiers
+    derived: str = ""
+
+
+def price_rows(segments: Sequence[Segment], family: Family) -> tuple[Row, ...]:
+    """Every row of one model on one channel; stretches in which a price stays the same are one row."""
+    rows = [
+        Row(meter, above, to_unit_price(price), part.starts, part.ends, part.daily_from, part.daily_until, how.derived)
+        for part in segments
+        for meter, how in _meter_prices(part, family).items()
+        for above, price in how.tiers
+    ]
+    return tuple(_joined(rows))
+
+
+def _meter_prices(segment: Segment, family: Family) -> dict[str, _MeterPrice]:
+    found = {
+        UNIT_METERS[unit]: _MeterPrice(tiers) for unit, tiers in segment.prices.items() if unit in UNIT_METERS
+    }
+    write = segment.prices.get(CACHE_WRITE_UNIT)
+    if write is not None:
+        found["cache_write_30m" if family is Family.OPENAI else "cache_write_5m"] = _MeterPrice(write)
+    if "input" in found:
+        for meter in ("cache_read", *CACHE_WRITES):
+            if meter not in found:
+                found[meter] = _derived(meter, found["input"].tiers, write, family)
+    return found
+
+
+def _derived(meter: str, input_tiers: Tiers, write: Tiers | None, family: Family) -> _MeterPrice:
+    """The price of a cache meter for which the source has none, tier by tier.
+
+    Claude follows Anthropic's multiples. Elsewhere a write of a lifetime the source does not tell apart costs what it
+    asks for a write, and all that is left costs as much as plain input.
+    """
+    if family is Family.CLAUDE:
+        multiple = CLAUDE_MULTIPLES.get(meter)
+        if multiple is not None:
+            tiers = tuple((above, EXACT.multiply(price, multiple)) for above, price in input_tiers)
+            return _MeterPrice(tiers, f"claude rule: {multiple} × input")
+    elif write is not None and meter in CACHE_WRITES:
+        return _MeterPrice(write, WRITE_PRICE)
+    return _MeterPrice(input_tiers, INPUT_PRICE)
+
+
+def _joined(rows: list[Row]) -> list[Row]:
+    """Rows that differ only in their stretch, and touch, made one."""
+    open_ends: dict[object, int] = {}
+    joined: list[Row] = []
+    for row in rows:
+        same = replace(row, effective_from=None, effective_until=None)
+        before = open_ends.get((same, row.effective_from))
+        if before is None or row.effective_from is None:
+            joined.append(row)
+            before = len(joined) - 1
+        else:
+            joined[before] = replace(joined[before], effective_until=row.effective_until)
+        open_ends[(same, row.effective_until)] = before
+    return joined
