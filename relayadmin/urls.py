@@ -1,2 +1,14 @@
-from django.urls import path
-urlpatterns = []
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from relayadmin import health
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path("relay/v1/", include("metering.api.relay_urls")),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
+]

@@ -1,0 +1,226 @@
+"""The relay API: plain views, because each answer counts in microseconds."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+
+from billing import holds
+from billing.models import Hold
+from metering import authorization, ingestion, intake
+from metering.formats.base import LARGEST_COUNT
+from relayadmin import ids
+from relayadmin.errors import ApiError, invalid_request
+from relayadmin.ids import secret_digest
+from relayadmin.middleware import json_response
+from relayadmin.money import amount_text
+
+View = Callable[..., HttpResponse]
+_MAX_AUTHORIZATION_BYTES = 64 * 1024
+_STATUS = {
+    "invalid_request_error": 400,
+    "invalid_api_key": 401,
+    "key_expired": 403,
+    "ip_not_allowed": 403,
+    "customer_suspended": 403,
+    "model_not_allowed": 403,
+    "model_not_found": 404,
+}
+_request = msgspec.json.Decoder(authorization.Request)
+_FIELD = re.compile(r"\$\.(\w+)|field `(\w+)`")
+
+
+def _post_only(view: View) -> View:
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return view(request, *args, **kwargs)
+
+    return checked
+
+
+def _token_digest(request: HttpRequest) -> bytes:
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    # An absent token is looked up like a wrong one, and found as little.
+    return secret_digest(token.strip() if scheme.lower() == "bearer" else "")
+
+
+def _check_caller(caller: authorization.Caller, scope: str) -> None:
+    if caller.relay_token_id is None:
+        raise ApiError(
+            401,
+            "invalid_relay_token",
+            "The relay token is missing, wrong or revoked. Send Authorization: Bearer rl_….",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if scope not in caller.relay_scopes:
+        raise ApiError(403, "insufficient_scope", f"This relay token may not {scope}.")
+
+
+@_post_only
+def authorizations(request: HttpRequest) -> HttpResponse:
+    """Reserve the most that a request can cost."""
+    asked: authorization.Request | None = None
+    fault: ApiError | None = None
+    try:
+        asked = _read_authorization(request)
+    except ApiError as error:
+        fault = error
+    caller = authorization.look_up(
+        relay_token_digest=_token_digest(request), api_key_digest=secret_digest(asked.api_key if asked else "")
+    )
+    _check_caller(caller, "authorize")
+    if asked is None:
+        raise fault or invalid_request("The body could not be read.")
+    try:
+        granted = authorization.authorize(asked, caller=caller, at=datetime.now(UTC))
+    except authorization.Refusal as refusal:
+        raise ApiError(_STATUS[refusal.code], refusal.code, str(refusal), param=refusal.param) from refusal
+    except holds.RequestConflict as error:
+        raise ApiError(
+            409,
+            "request_id_conflict",
+            "This request_id was authorized with another body. Use a new request_id for another request.",
+            param="request_id",
+        ) from error
+    except holds.HoldResolved as error:
+        raise _resolved(error.status) from error
+    except holds.InsufficientBalance as error:
+        raise ApiError(
+            402,
+            "insufficient_balance",
+            f"The request can cost more than the {amount_text(max(error.available, error.available * 0))} USD"
+            " available. Top up, or ask for fewer tokens.",
+        ) from error
+    body = {
+        "id": granted.id,
+        "request_id": granted.request_id,
+        "customer": granted.customer,
+        "api_key_id": granted.api_key_id,
+        "model": granted.model,
+        "amount": amount_text(granted.amount),
+        "currency": "USD",
+        "expires_at": _moment(granted.expires_at),
+    }
+    return json_response(body, 201 if granted.is_new else 200)
+
+
+def _resolved(status: str) -> ApiError:
+    return ApiError(
+        409,
+        f"authorization_{status}",
+        f"This authorization is {status}. Ask for a new one with a new request_id.",
+        param="request_id",
+    )
+
+
+def _read_authorization(request: HttpRequest) -> authorization.Request:
+    """The body, checked field by field. Raises ApiError 400 with `param`."""
+    body = request.read(_MAX_AUTHORIZATION_BYTES + 1)
+    if len(body) > _MAX_AUTHORIZATION_BYTES:
+        raise invalid_request("The body is larger than 64 KiB.")
+    try:
+        asked = _request.decode(body)
+    except msgspec.ValidationError as error:
+        found = _FIELD.search(str(error))
+        param = next((group for group in found.groups() if group), None) if found else None
+        raise invalid_request(f"The body does not fit: {error}.", param) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_request(f"The body is not valid JSON: {error}.") from error
+    for name in ("model", "request_id"):
+        if not 1 <= len(getattr(asked, name)) <= 255:
+            raise invalid_request(f"{name} must have 1 to 255 characters.", name)
+    for name in ("model", "request_id", "channel", "service_tier", "speed", "inference_geo"):
+        if "\x00" in (getattr(asked, name) or ""):
+            raise invalid_request(f"{name} holds a NUL character.", name)
+    for name in ("input_tokens", "max_output_tokens", "web_search_max"):
+        value = getattr(asked, name)
+        if value is not None and not 0 <= value <= LARGEST_COUNT:
+            raise invalid_request(f"{name} must be from 0 to 10^12.", name)
+    if asked.ttl_seconds is not None and not 1 <= asked.ttl_seconds <= authorization.LARGEST_TTL_S:
+        raise invalid_request(f"ttl_seconds must be from 1 to {authorization.LARGEST_TTL_S}.", "ttl_seconds")
+    if asked.cache_ttl is not None and asked.cache_ttl not in authorization.CACHE_TTLS:
+        raise invalid_request(f"cache_ttl must be null or one of {', '.join(authorization.CACHE_TTLS)}.", "cache_ttl")
+    if asked.client_ip is not None:
+        try:
+            ip_address(asked.client_ip)
+        except ValueError as error:
+            raise invalid_request("client_ip must be an IPv4 or IPv6 address.", "client_ip") from error
+    return asked
+
+
+@_post_only
+def release(request: HttpRequest, authorization_id: str) -> HttpResponse:
+    """Give a hold back."""
+    caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
+    _check_caller(caller, "authorize")
+    unknown = ApiError(404, "authorization_not_found", f"There is no authorization {authorization_id[:80]!r}.", param="id")
+    parsed = ids.parse_hot_id("auth", authorization_id)
+    if parsed is None:
+        raise unknown
+    try:
+        hold = holds.release(customer_id=parsed[0], number=parsed[1], at=datetime.now(UTC))
+    except holds.AlreadySettled as error:
+        raise ApiError(409, "authorization_settled", "This authorization is settled: its usage was charged.") from error
+    except holds.UnknownHold as error:
+        raise unknown from error
+    return json_response(_hold(hold))
+
+
+def _hold(hold: Hold) -> dict[str, Any]:
+    return {
+        "id": hold.public_id,
+        "request_id": hold.request_id,
+        "customer": hold.details.get("customer"),
+        "api_key_id": hold.details.get("api_key_id"),
+        "model": hold.details.get("model"),
+        "amount": amount_text(hold.amount),
+        "currency": "USD",
+        "expires_at": _moment(hold.expires_at),
+        "status": str(hold.status),
+    }
+
+
+@_post_only
+def usage(request: HttpRequest) -> HttpResponse:
+    """Take a batch of usage events; 200 goes out after the last commit."""
+    caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
+    _check_caller(caller, "usage")
+    batch = _read_batch(request)
+    taken = intake.take(batch, relay_token_id=caller.relay_token_id, at=datetime.now(UTC))
+    return json_response(
+        {
+            "accepted": taken.accepted,
+            "duplicates": taken.duplicates,
+            "parked": taken.parked,
+            "rejected": [
+                {"index": item.index, "id": item.id, "code": item.code, "message": item.message}
+                for item in taken.rejected
+            ],
+        }
+    )
+
+
+def _read_batch(request: HttpRequest) -> ingestion.Batch:
+    decoders = {"application/json": ingestion.decode_json, "application/x-ndjson": ingestion.decode_ndjson}
+    decode = decoders.get(request.content_type or "")
+    if decode is None:
+        raise ApiError(415, "unsupported_media_type", "Send application/json or application/x-ndjson.")
+    try:
+        packed = request.read(ingestion.MAX_BODY_BYTES + 1)
+        encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+        return decode(ingestion.unpack(packed, encoding=encoding))
+    except ingestion.BatchTooLarge as error:
+        raise ApiError(413, "batch_too_large", f"Too much at once: {error}.") from error
+    except ingestion.InvalidBatch as error:
+        raise invalid_request(f"The batch was not read: {error}.") from error
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

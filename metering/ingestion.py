@@ -1,0 +1,372 @@
+"""A batch of usage as it came over the wire → events to settle, and what is wrong with the others.
+
+Decoding is done event by event, so that one bad event never fails its batch. A secret key becomes its hash here,
+before anything is stored or logged.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from metering import formats
+from metering.formats import InvalidUsage, Usage
+from relayadmin.ids import secret_digest
+
+MAX_EVENTS = 10_000
+MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 64 * 1024
+MAX_METADATA_BYTES = 4 * 1024
+MAX_ID_LENGTH = 255
+STATUSES = frozenset({"completed", "aborted", "failed"})
+
+_SECRETS = re.compile(r"(sk-|rl_|ct_|whsec_)[A-Za-z0-9_\-]{4,}")
+_KEY_FIELD = re.compile(r'("api_key"\s*:\s*)"(?:[^"\\]|\\.)*"?')
+
+
+class InvalidBatch(ValueError):
+    """There is no such document at all, or no event in it."""
+
+
+class BatchTooLarge(ValueError):
+    """More events or bytes than one batch may have."""
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """An event as relays send it."""
+
+    id: str
+    model: str
+    occurred_at: datetime
+    format: str
+    usage: msgspec.Raw
+    api_key_id: str | None = None
+    api_key: str | None = None
+    authorization: str | None = None
+    channel: str | None = None
+    status: str = "completed"
+    estimated: bool = False
+    more: bool = False
+    metadata: msgspec.Raw | None = None
+    replaces: str | None = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """A well-formed event: `usage` as disjoint meters, `usage_json` verbatim, the key as its id or its hash."""
+
+    index: int
+    id: str
+    model: str
+    channel: str | None
+    format: str
+    status: str
+    occurred_at: datetime
+    estimated: bool
+    more: bool
+    authorization: str | None
+    key_id: str | None
+    key_digest: bytes | None
+    usage: Usage
+    usage_json: str
+    metadata_json: str | None
+    replaces: str | None = None
+    # Known once the key is attributed:
+    api_key_pk: int = 0
+    customer_id: int = 0
+    digest: bytes = b""
+    number: int = 0
+
+    @property
+    def key_name(self) -> str:
+        """How the key was named, without its secret."""
+        return self.key_id if self.key_id is not None else "sha256:" + (self.key_digest or b"").hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An event that was refused: `body` is the event as it came, secrets masked."""
+
+    index: int
+    id: str
+    code: str
+    message: str
+    body: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """A decoded batch, both lists in the order of their index."""
+
+    events: list[Event] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+
+
+class _Invalid(ValueError):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def unpack(body: bytes, *, encoding: str) -> bytes:
+    """Undo a Content-Encoding ("" or gzip). Raises InvalidBatch, BatchTooLarge."""
+    if encoding in {"", "identity"}:
+        unpacked = body
+    elif encoding == "gzip":
+        try:
+            reader = zlib.decompressobj(wbits=31)
+            unpacked = reader.decompress(body, MAX_BODY_BYTES + 1)
+        except zlib.error as error:
+            raise InvalidBatch("the body is not gzip, though Content-Encoding says so") from error
+        if len(unpacked) <= MAX_BODY_BYTES and not reader.eof:
+            raise InvalidBatch("the gzip body ends in the middle; send the batch again")
+    else:
+        raise InvalidBatch(f"Content-Encoding must be gzip or absent, not {encoding[:40]}")
+    if len(unpacked) > MAX_BODY_BYTES:
+        raise BatchTooLarge("a batch has at most 16 MiB unpacked; send fewer events at a time")
+    return unpacked
+
+
+class _Document(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+_document = msgspec.json.Decoder(_Document)
+_wire = msgspec.json.Decoder(_Wire)
+_any = msgspec.json.Decoder()
+
+
+def decode_json(body: bytes) -> Batch:
+    """Decode `{"events": […]}`. Raises InvalidBatch, BatchTooLarge."""
+    try:
+        raws: list[bytes] = [bytes(raw) for raw in _document.decode(body).events]
+    except msgspec.ValidationError as error:
+        raise InvalidBatch(f'the body must be {{"events": […]}}: {error}') from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raws = _split_by_hand(body, error)
+    return _decode(raws)
+
+
+def decode_ndjson(body: bytes) -> Batch:
+    """Decode one event per line; blank lines don't count. Raises InvalidBatch, BatchTooLarge."""
+    return _decode([line for line in body.split(b"\n") if line.strip()])
+
+
+def _decode(raws: list[bytes]) -> Batch:
+    if not raws:
+        raise InvalidBatch("there is no event in the body; send 1 to 10,000")
+    if len(raws) > MAX_EVENTS:
+        raise BatchTooLarge(f"a batch has at most {MAX_EVENTS:,} events, this one has {len(raws):,}")
+    batch = Batch()
+    for index, raw in enumerate(raws):
+        try:
+            batch.events.append(_event(index, raw))
+        except (_Invalid, InvalidUsage) as error:
+            code = error.code if isinstance(error, _Invalid) else "invalid_usage"
+            batch.rejected.append(rejection(index, raw, code, str(error)))
+    return batch
+
+
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+
+
+def _split_by_hand(body: bytes, error: Exception) -> list[bytes]:
+    """The events of a document that the fast decoder refuses whole because of what stands inside one of them.
+
+    That is so for a lone surrogate in a string and for very deep nesting: faults of one event, not of the batch.
+    """
+    try:
+        opening = re.compile(rb'\s*\{\s*"events"\s*:\s*\[').match(body)
+        if opening is None or not isinstance(error, RecursionError):
+            json.loads(body)
+    except (ValueError, RecursionError) as other:
+        raise InvalidBatch(f"the body is not a JSON document: {error}") from other
+    if opening is None:
+        raise InvalidBatch('the body must be {"events": […]}') from error
+    raws, depth, start = [], 2, opening.end()
+    for token in _TOKENS.finditer(body, start):
+        mark = token.group()
+        if mark in b"[{":
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+            if depth == 1:
+                raws.append(body[start : token.start()])
+                break
+        elif mark == b"," and depth == 2:
+            raws.append(body[start : token.start()])
+            start = token.end()
+    if depth != 1 or body[token.end() :].strip() != b"}":
+        raise InvalidBatch(f"the body is not a JSON document: {error}") from error
+    return [raw for raw in raws if raw.strip()]
+
+
+def _event(index: int, raw: bytes) -> Event:
+    """One event. Raises _Invalid, InvalidUsage."""
+    if len(raw) > MAX_EVENT_BYTES:
+        raise _Invalid("invalid_event", f"an event has at most 64 KiB, this one has {len(raw):,} bytes")
+    try:
+        wire = _wire.decode(raw)
+        if b"\\u" in raw:
+            _refuse_nul(_any.decode(raw))
+        usage_json = str(wire.usage, "utf-8")
+        metadata_json = None if wire.metadata is None else str(wire.metadata, "utf-8")
+    except msgspec.ValidationError as error:
+        raise _Invalid("invalid_event", f"the event does not fit: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Invalid("invalid_event", f"the event is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise _Invalid("invalid_event", "the event is nested too deeply") from error
+    _check(wire, metadata_json)
+    if wire.format not in formats.FORMATS:
+        raise _Invalid("invalid_event", f"format must be one of {', '.join(formats.FORMATS)}, not {wire.format[:60]!r}")
+    try:
+        occurred_at = wire.occurred_at.astimezone(UTC)
+    except OverflowError as error:
+        raise _Invalid("invalid_event", "occurred_at is outside the years 1 to 9999") from error
+    try:
+        usage = _any.decode(wire.usage)
+    except msgspec.ValidationError as error:
+        raise InvalidUsage(f"usage does not fit: {error}") from error
+    read = formats.read(wire.format, usage)
+    return Event(
+        index,
+        wire.id,
+        wire.model,
+        wire.channel,
+        wire.format,
+        wire.status,
+        occurred_at,
+        wire.estimated,
+        wire.more,
+        wire.authorization,
+        wire.api_key_id,
+        None if wire.api_key is None else secret_digest(wire.api_key),
+        read,
+        usage_json,
+        metadata_json,
+        wire.replaces,
+    )
+
+
+def _check(wire: _Wire, metadata_json: str | None) -> None:
+    for name, value in (("id", wire.id), ("model", wire.model)):
+        if not 1 <= len(value) <= MAX_ID_LENGTH:
+            raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(value)}")
+    if wire.status not in STATUSES:
+        raise _Invalid("invalid_event", f"status must be completed, aborted or failed, not {wire.status[:60]!r}")
+    if wire.occurred_at.tzinfo is None:
+        raise _Invalid("invalid_event", 'occurred_at needs an offset, such as "2026-11-22T10:00:00Z"')
+    if (wire.api_key_id is None) == (wire.api_key is None):
+        raise _Invalid("invalid_event", "an event names its key by exactly one of api_key_id and api_key")
+    for name, text in (
+        ("api_key_id", wire.api_key_id),
+        ("channel", wire.channel),
+        ("authorization", wire.authorization),
+        ("replaces", wire.replaces),
+    ):
+        if text is not None and not 1 <= len(text) <= MAX_ID_LENGTH:
+            raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(text)}")
+    if metadata_json is not None:
+        if wire.metadata is not None and len(bytes(wire.metadata)) > MAX_METADATA_BYTES:
+            raise _Invalid("invalid_event", "metadata has at most 4 KiB")
+        if not metadata_json.startswith("{") and metadata_json != "null":
+            raise _Invalid("invalid_event", "metadata must be an object")
+
+
+def _refuse_nul(value: Any) -> None:
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            if "\x00" in item:
+                raise _Invalid("invalid_event", "a string holds a NUL character")
+        elif isinstance(item, dict):
+            todo.extend(item)
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)
+
+
+def rejection(index: int, raw: bytes, code: str, message: str) -> Rejection:
+    """What the relay is told of a bad event, and what is kept of it."""
+    return Rejection(index, _id_of(raw), code, message, mask(raw[:MAX_EVENT_BYTES].decode("utf-8", "replace")))
+
+
+class _OnlyId(msgspec.Struct):
+    id: str = ""
+
+
+_only_id = msgspec.json.Decoder(_OnlyId)
+
+
+def _id_of(raw: bytes) -> str:
+    try:
+        found = _only_id.decode(raw).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return found[:MAX_ID_LENGTH].replace("\x00", "\\u0000")
+
+
+def mask(text: str) -> str:
+    """Replace secrets: whatever stands in `api_key`, and what looks like a key, a token or a webhook secret."""
+    return _SECRETS.sub(r"\1…", _KEY_FIELD.sub(r'\1"…"', text)).replace("\x00", "\\u0000")
+
+
+def event_digest(event: Event) -> bytes:
+    """16 bytes that tell a repeat from another event of the same id: all that matters of it, in one order."""
+    usage = event.usage
+    parts = (
+        f"{event.api_key_pk}\x1f{event.model}\x1f{event.channel or ''}\x1f{event.format}\x1f{event.status}"
+        f"\x1f{event.occurred_at.isoformat()}\x1f{sorted(usage.quantities.items())}"
+    )
+    if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
+        parts += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"
+    return hashlib.blake2b(parts.encode(), digest_size=16).digest()
+
+
+def payload(event: Event) -> dict[str, Any]:
+    """An event to be kept beside the hot tables, without its secret; `restore` reads it again."""
+    return {
+        "id": event.id,
+        "model": event.model,
+        "channel": event.channel,
+        "format": event.format,
+        "status": event.status,
+        "occurred_at": event.occurred_at.isoformat(),
+        "estimated": event.estimated,
+        "more": event.more,
+        "authorization": event.authorization,
+        "api_key_id": event.key_name,
+        "usage": msgspec.Raw(event.usage_json.encode()),
+        "metadata": None if event.metadata_json is None else msgspec.Raw(event.metadata_json.encode()),
+        "replaces": event.replaces,
+    }
+
+
+def payload_json(event: Event) -> str:
+    """`payload` as JSON text."""
+    return msgspec.json.encode(payload(event)).decode()
+
+
+def restore(kept: dict[str, Any]) -> Event:
+    """The event of a kept payload. Raises InvalidUsage if today's format refuses it."""
+    try:
+        return _event(0, msgspec.json.encode(kept))
+    except _Invalid as error:
+        raise InvalidUsage(str(error)) from error
+
+
+def chunks(events: list[Event], customers: int) -> Iterator[list[Event]]:
+    """Events in customer order, in runs of at most so many customers."""
+    by_customer: dict[int, list[Event]] = {}
+    for event in events:
+        by_customer.setdefault(event.customer_id, []).append(event)
+    ordered = sorted(by_customer)
+    for start in range(0, len(ordered), customers):
+        yield [event for customer_id in ordered[start : start + customers] for event in by_customer[customer_id]]

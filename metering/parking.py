@@ -1,0 +1,186 @@
+"""Events that wait: of unknown keys, or without a price. Kept, shown, and settled once what was missing is there."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import DataError, IntegrityError
+
+from metering import settlement
+from metering.attribution import attribute
+from metering.formats import InvalidUsage
+from metering.ingestion import Event, Rejection, event_digest, payload_json, restore
+from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
+from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
+
+_PAGE = 1_000
+
+
+def keep_unclaimed(events: Sequence[Event], *, at: datetime) -> tuple[int, int]:
+    """Keep events whose key nobody knows, once per (key, id); returns how many are (new, repeated).
+
+    A repeat with other content is recorded as a conflict.
+    """
+    if not events:
+        return 0, 0
+    first: dict[tuple[str, str], Event] = {}
+    repeated = []
+    for event in events:
+        event.digest = event_digest(event)
+        if first.setdefault((event.key_name, event.id), event) is not event:
+            repeated.append(event)
+
+    def work() -> int:
+        new = _insert_unclaimed([first[key] for key in sorted(first)], at)
+        again = repeated + [event for key, event in first.items() if key not in new]
+        _record_conflicts(again, at)
+        return len(new)
+
+    kept = in_transaction(work)
+    return kept, len(events) - kept
+
+
+def _insert_unclaimed(events: list[Event], at: datetime) -> set[tuple[str, str]]:
+    with server_cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO metering_unclaimedevent"
+            " (key, event_id, model, digest, payload, occurred_at, received_at, reason, detail, resolution)"
+            " SELECT key, event_id, model, digest, payload::jsonb, occurred_at::timestamptz, %s, 'unknown_key',"
+            "   'no API key has this id or hash', ''"
+            " FROM unnest(%s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[], %s::text[])"
+            "   AS t (key, event_id, model, digest, payload, occurred_at)"
+            " ON CONFLICT (key, event_id) DO NOTHING RETURNING key, event_id",
+            [
+                at,
+                text_array([event.key_name for event in events]),
+                text_array([event.id for event in events]),
+                text_array([event.model for event in events]),
+                bytes_array([event.digest for event in events]),
+                text_array([payload_json(event) for event in events]),
+                text_array([event.occurred_at.isoformat() for event in events]),
+            ],
+        )
+        return {(row[0], row[1]) for row in cursor.fetchall()}
+
+
+def _record_conflicts(events: Sequence[Event], at: datetime) -> None:
+    for event in events:
+        kept = UnclaimedEvent.objects.filter(key=event.key_name, event_id=event.id).first()
+        if kept is not None and bytes(kept.digest) != event.digest:
+            EventConflict.objects.create(
+                customer=None,
+                event_id=event.id,
+                kind="other_content",
+                detail="this id was reported before with other content, for a key that is not known",
+                payload={"api_key_id": event.key_name, "model": event.model, "quantities": event.usage.quantities},
+                received_at=at,
+            )
+
+
+def quarantine(rejected: Sequence[Rejection], *, relay_token_id: int | None, at: datetime) -> None:
+    """Keep rejected events, secrets masked, in one statement."""
+    if not rejected:
+        return
+    token = "\\N" if relay_token_id is None else relay_token_id
+    with server_cursor() as cursor:
+        copy_rows(
+            cursor,
+            QuarantinedEvent._meta.db_table,
+            "event_id, code, message, body, relay_token_id, received_at",
+            [
+                f"{copy_text(item.id)}\t{item.code}\t{copy_text(item.message[:1000])}\t{copy_text(item.body)}"
+                f"\t{token}\t{at.isoformat()}"
+                for item in rejected
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did: parked events settled, unclaimed events attributed, and how many of both still wait."""
+
+    settled: int
+    claimed: int
+    waiting: int
+
+
+def sweep(*, at: datetime, limit: int = 100_000) -> Swept:
+    """Try waiting events again, oldest first, at most `limit` of each kind; each at the prices of its own moment."""
+    settled = sum(_settle_page(page, at) for page in _parked_pages(limit))
+    claimed = sum(_claim_page(page, at) for page in _unclaimed_pages(limit))
+    waiting = ParkedEvent.objects.filter(resolved_at=None).count()
+    waiting += UnclaimedEvent.objects.filter(resolved_at=None).count()
+    return Swept(settled=settled, claimed=claimed, waiting=waiting)
+
+
+def settle_parked(*, parked_ids: Sequence[int], at: datetime) -> int:
+    """Try these parked events again now; returns how many were settled."""
+    return _settle_page(list(ParkedEvent.objects.filter(pk__in=parked_ids, resolved_at=None)), at)
+
+
+def _parked_pages(limit: int) -> Iterator[list[ParkedEvent]]:
+    last = 0
+    for _ in range(0, limit, _PAGE):
+        page = list(ParkedEvent.objects.filter(resolved_at=None, pk__gt=last).order_by("pk")[:_PAGE])
+        if not page:
+            return
+        yield page
+        last = page[-1].pk
+
+
+def _unclaimed_pages(limit: int) -> Iterator[list[UnclaimedEvent]]:
+    last = 0
+    for _ in range(0, limit, _PAGE):
+        page = list(UnclaimedEvent.objects.filter(resolved_at=None, pk__gt=last).order_by("pk")[:_PAGE])
+        if not page:
+            return
+        yield page
+        last = page[-1].pk
+
+
+def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
+    events = []
+    for row in page:
+        try:
+            event = restore(row.payload)
+        except InvalidUsage:
+            continue  # A stricter format than when it came: it stays, for the operator to look at.
+        event.customer_id, event.api_key_pk, event.number = row.customer_id, row.api_key_id, row.number
+        events.append(event)
+    ready = settlement.rateable(events, at=at)
+    settled = 0
+    for chunk in settlement.chunks(ready, settlement.CUSTOMERS_PER_TRANSACTION):
+        try:
+            settled += len(settlement.settle_parked(chunk, at=at))
+        except (DataError, IntegrityError):
+            settled += sum(_settle_alone(event, at) for event in chunk)
+    return settled
+
+
+def _settle_alone(event: Event, at: datetime) -> int:
+    try:
+        return len(settlement.settle_parked([event], at=at))
+    except (DataError, IntegrityError):
+        return 0
+
+
+def _claim_page(page: list[UnclaimedEvent], at: datetime) -> int:
+    """Settle events whose key has become known. Marked after the commit: done twice, the second is a duplicate."""
+    rows: dict[int, UnclaimedEvent] = {}
+    events = []
+    for row in page:
+        try:
+            event = restore(row.payload)
+        except InvalidUsage:
+            continue
+        if event.key_id is not None and event.key_id.startswith("sha256:"):
+            event.key_digest, event.key_id = bytes.fromhex(event.key_id.removeprefix("sha256:")), None
+        event.index = row.pk
+        rows[row.pk] = row
+        events.append(event)
+    known, _ = attribute(events)
+    result = settlement.settle(known, at=at)
+    culprits = {event.index for event, _ in result.culprits}
+    done = [event.index for event in known if event.index not in culprits]
+    UnclaimedEvent.objects.filter(pk__in=done).update(resolved_at=at, resolution="claimed")
+    return len(done)

@@ -1,0 +1,262 @@
+"""Settlement: events are stored and charged in one transaction, for at most 500 customers at a time.
+
+Inside it: lock the wallets in customer order; take the event ids, so that only what is new goes on; rate at the prices
+of each event's moment; settle holds; burn down grants and post one transfer per customer and billing period; store the
+events; add them to the hourly usage. What can't be rated yet is parked in the same transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+from django.db import DataError, IntegrityError, connection
+
+from billing import credits, holds, ledger
+from billing.periods import billing_period, month_of
+from metering import event_store, price_sets, pricing
+from metering.ingestion import Event, chunks, event_digest
+from metering.pricing import PlanTerms, PriceTable
+from metering.rating import RateCard, Unrateable, rate
+from relayadmin import ids
+from relayadmin.db import in_transaction, number_array, server_cursor
+from relayadmin.money import EXACT, ZERO
+
+CUSTOMERS_PER_TRANSACTION = 500
+CLOCK_AHEAD_S = 300
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of the events of one or more transactions; `culprits` could not be stored, with the reason."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    parked: int = 0
+    culprits: list[tuple[Event, str]] = field(default_factory=list)
+
+    def add(self, other: "Result") -> None:
+        self.accepted += other.accepted
+        self.duplicates += other.duplicates
+        self.parked += other.parked
+        self.culprits += other.culprits
+
+
+@dataclass(slots=True)
+class Rated:
+    """An event with its price and the billing period it belongs to. Amounts in USD."""
+
+    event: Event
+    model_id: int
+    channel_id: int
+    card: RateCard
+    charge: Decimal
+    cost: Decimal
+    period: date
+    hold_number: int | None = None
+    transfer_id: int | None = None
+
+
+def settle(events: Sequence[Event], *, at: datetime) -> Result:
+    """Store and charge attributed events, each at most once per (customer, id); commits as it goes.
+
+    Raises django.db.OperationalError if the database fails: what was committed stands, and counts as duplicates when
+    the events come again.
+    """
+    for event in events:
+        event.digest = event_digest(event)
+    result = Result()
+    for chunk in chunks(list(events), CUSTOMERS_PER_TRANSACTION):
+        result.add(_settle_or_bisect(chunk, at))
+    return result
+
+
+def _settle_or_bisect(chunk: list[Event], at: datetime) -> Result:
+    """One transaction; where a statement fails on data, halves of it, until the culprit is alone."""
+    try:
+        return in_transaction(lambda: _settle_chunk(chunk, at))
+    except (DataError, IntegrityError) as error:
+        if len(chunk) == 1:
+            return Result(culprits=[(chunk[0], str(error).splitlines()[0])])
+    half = len(chunk) // 2
+    result = _settle_or_bisect(chunk[:half], at)
+    result.add(_settle_or_bisect(chunk[half:], at))
+    return result
+
+
+def _settle_chunk(chunk: list[Event], at: datetime) -> Result:
+    wallets = ledger.lock_wallets({event.customer_id for event in chunk})
+    new, repeated = event_store.take_ids(chunk)
+    event_store.record_conflicts(repeated, at=at)
+    result = _charge(new, wallets=wallets, at=at)
+    result.duplicates = len(repeated)
+    return result
+
+
+def rateable(events: Sequence[Event], *, at: datetime) -> list[Event]:
+    """Those waiting events that could be rated now; judged without a lock, to leave the others alone cheaply."""
+    if not events:
+        return []
+    table, zone, plans = _terms(sorted({event.customer_id for event in events}))
+    ready = []
+    for event in events:
+        try:
+            _rate_one(event, table, table.plan(plans.get(event.customer_id)), zone, None, at)
+        except Unrateable:
+            continue
+        ready.append(event)
+    return ready
+
+
+def settle_parked(parked: Sequence[Event], *, at: datetime) -> set[int]:
+    """Try events again whose ids were taken when they were parked; returns the numbers of those now charged.
+
+    The caller holds no lock; each event must still be parked, which is judged under the wallet's lock.
+    """
+
+    def work() -> set[int]:
+        wallets = ledger.lock_wallets({event.customer_id for event in parked})
+        waiting = event_store.still_parked(parked)
+        before = [event for event in parked if (event.customer_id, event.number) in waiting]
+        rated, _ = _rate_all(before, wallets=wallets, at=at)
+        _store(rated, wallets=wallets, at=at)
+        numbers = {item.event.number for item in rated}
+        event_store.resolve_parked(rated, at=at)
+        return numbers
+
+    return in_transaction(work)
+
+
+def _charge(events: list[Event], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> Result:
+    rated, parked = _rate_all(events, wallets=wallets, at=at)
+    _store(rated, wallets=wallets, at=at)
+    event_store.park(parked, at=at)
+    return Result(accepted=len(rated), parked=len(parked))
+
+
+def _rate_all(
+    events: list[Event], *, wallets: dict[int, ledger.LockedWallet], at: datetime
+) -> tuple[list[Rated], list[tuple[Event, Unrateable]]]:
+    if not events:
+        return [], []
+    table, zone, plans = _terms(sorted({event.customer_id for event in events}))
+    rated: list[Rated] = []
+    parked: list[tuple[Event, Unrateable]] = []
+    for event in events:
+        try:
+            plan = table.plan(plans.get(event.customer_id))
+            rated.append(_rate_one(event, table, plan, zone, wallets[event.customer_id].closed_through, at))
+        except Unrateable as reason:
+            parked.append((event, reason))
+    return rated, parked
+
+
+def _terms(customer_ids: list[int]) -> tuple[PriceTable, ZoneInfo, dict[int, int]]:
+    """The price table, the operator's time zone and the customers' plans, as this transaction sees them now."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT version FROM metering_pricebookversion WHERE id = 1),"
+            " (SELECT timezone FROM billing_operatorsettings WHERE id = 1)",
+            binary=True,
+        )
+        version, zone = cursor.fetchone() or (0, "UTC")
+        cursor.execute(
+            "SELECT customer_id, plan_id FROM metering_customerplan WHERE customer_id = ANY (%s::bigint[])",
+            [number_array(customer_ids)],
+            binary=True,
+        )
+        plans = dict(cursor.fetchall())
+    return pricing.at_version(version), ZoneInfo(zone), plans
+
+
+def _rate_one(
+    event: Event, table: PriceTable, plan: PlanTerms, zone: ZoneInfo, closed_through: date | None, at: datetime
+) -> Rated:
+    """Price one event at its own moment. Raises Unrateable with the reason to park it."""
+    catalog = table.catalog
+    model_id = catalog.resolve(event.model)
+    if model_id is None:
+        raise Unrateable("unknown_model", f"no model or alias is called {event.model!r}")
+    channel_id = catalog.models[model_id].maker_channel_id
+    if event.channel is not None:
+        named = catalog.channels.get(event.channel)
+        if named is None:
+            raise Unrateable("unknown_channel", f"no channel is called {event.channel!r}")
+        channel_id = named
+    if (event.occurred_at - at).total_seconds() > CLOCK_AHEAD_S:
+        raise Unrateable("clock_ahead", f"occurred_at is more than five minutes ahead of our clock, {at.isoformat()}")
+    if event.replaces is not None:
+        raise Unrateable("correction", "corrections of earlier events are not settled by this version")
+    usage = event.usage
+    card = table.card(
+        model_id=model_id,
+        channel_id=channel_id,
+        plan=plan,
+        at=event.occurred_at,
+        prompt_tokens=usage.prompt_tokens,
+        in_us=_check_modifiers(event),
+    )
+    charge, cost = rate(usage, card)
+    period = billing_period(month_of(event.occurred_at, zone), closed_through)
+    return Rated(event, model_id, channel_id, card, charge, cost, period)
+
+
+def _check_modifiers(event: Event) -> bool:
+    """Whether inference was kept in the US. Raises Unrateable for what changes the price in a way we don't know."""
+    usage = event.usage
+    if usage.unknown:
+        raise Unrateable("unknown_counter", f"usage.{usage.unknown} is above zero and not known to {event.format}")
+    if usage.service_tier != "standard":
+        raise Unrateable("unknown_service_tier", f"no prices for service tier {usage.service_tier!r}")
+    if usage.speed != "standard":
+        raise Unrateable("unknown_speed", f"no prices for speed {usage.speed!r}")
+    if usage.inference_geo not in {"", "us", "global", "not_available"}:
+        raise Unrateable("unknown_inference_geo", f"no prices for inference in {usage.inference_geo!r}")
+    return usage.inference_geo == "us"
+
+
+def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:
+    """Charge rated events of locked wallets and write them everywhere they count."""
+    assert connection.in_atomic_block
+    if not rated:
+        return
+    charges: dict[tuple[int, date], Decimal] = {}
+    for item in rated:
+        key = (item.event.customer_id, item.period)
+        charges[key] = EXACT.add(charges.get(key, ZERO), item.charge)
+    numbers = credits.charge_usage(
+        [credits.Charge(customer_id, period, amount) for (customer_id, period), amount in charges.items()],
+        wallets=wallets,
+        settlement=uuid4().hex,
+        at=at,
+    )
+    transfers = dict(zip(charges, numbers, strict=True))
+    for item in rated:
+        item.transfer_id = transfers[item.event.customer_id, item.period]
+    _settle_holds(rated, wallets=wallets, at=at)
+    ledger.save_wallets(wallets.values())
+    sets = price_sets.numbers_of({item.card.digest: item.card for item in rated})
+    event_store.store(rated, sets, at=at)
+    event_store.add_to_hours(rated, sets)
+
+
+def _settle_holds(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:
+    settlements, named, strangers = [], {}, []
+    for item in rated:
+        event = item.event
+        if event.authorization is None:
+            continue
+        parsed = ids.parse_hot_id("auth", event.authorization)
+        if parsed is None or parsed[0] != event.customer_id:
+            strangers.append(event)
+            continue
+        item.hold_number = parsed[1]
+        settlements.append(holds.Settlement(parsed[0], parsed[1], item.charge, is_last=not event.more))
+        named[parsed] = event
+    missing = holds.settle(settlements, wallets=wallets, at=at)
+    for item in rated:
+        if item.hold_number is not None and (item.event.customer_id, item.hold_number) in missing:
+            item.hold_number = None
+    event_store.record_unknown_authorizations(strangers + [named[key] for key in missing], at=at)

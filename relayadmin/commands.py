@@ -1,0 +1,30 @@
+"""What the management commands share: one JSON object on standard output, refusals as one sentence."""
+
+import sys
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError
+
+from relayadmin.money import InvalidAmount, parse_amount
+
+
+class JsonCommand(BaseCommand):
+    """A command that answers with one JSON object; messages go to standard error."""
+
+    requires_migrations_checks = False
+
+    def answer(self, body: Any) -> None:
+        self.stdout.write(msgspec.json.encode(body).decode())
+
+    def note(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+
+def amount(text: str, name: str) -> Decimal:
+    """An amount as a command's argument. Raises CommandError."""
+    try:
+        return parse_amount(text)
+    except InvalidAmount as error:
+        raise CommandError(f"{name}: {error}.") from error
