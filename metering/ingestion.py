@@ -53,7 +53,7 @@ class _Wire(msgspec.Struct, gc=False):
     status: str = "completed"
     estimated: bool = False
     more: bool = False
-    metadata: msgspec.Raw | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
     replaces: str | None = None
 
 
@@ -215,13 +215,15 @@ def _event(index: int, raw: bytes) -> Event:
         if b"\\u" in raw:
             _refuse_nul(_any.decode(raw))
         usage_json = str(wire.usage, "utf-8")
-        metadata_json = None if wire.metadata is None else str(wire.metadata, "utf-8")
+        metadata_json: str | None = str(wire.metadata, "utf-8")
     except msgspec.ValidationError as error:
         raise _Invalid("invalid_event", f"the event does not fit: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Invalid("invalid_event", f"the event is not valid JSON: {error}") from error
     except RecursionError as error:
         raise _Invalid("invalid_event", "the event is nested too deeply") from error
+    if metadata_json == "null":
+        metadata_json = None
     _check(wire, metadata_json)
     if wire.format not in formats.FORMATS:
         raise _Invalid("invalid_event", f"format must be one of {', '.join(formats.FORMATS)}, not {wire.format[:60]!r}")
@@ -273,9 +275,9 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
         if text is not None and not 1 <= len(text) <= MAX_ID_LENGTH:
             raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(text)}")
     if metadata_json is not None:
-        if wire.metadata is not None and len(bytes(wire.metadata)) > MAX_METADATA_BYTES:
+        if len(memoryview(wire.metadata)) > MAX_METADATA_BYTES:
             raise _Invalid("invalid_event", "metadata has at most 4 KiB")
-        if not metadata_json.startswith("{") and metadata_json != "null":
+        if not metadata_json.startswith("{"):
             raise _Invalid("invalid_event", "metadata must be an object")
 
 
