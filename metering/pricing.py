@@ -245,3 +245,9 @@ def bump_version() -> None:
 def rows_in_force(rows: Iterable[PriceRow], at: datetime) -> list[PriceRow]:
     """The rows that hold at a moment or later, for price lists."""
     return [row for row in rows if row.effective_until is None or row.effective_until > at]
+
+
+def forget() -> None:
+    """Drop the cached table; for tests that roll back."""
+    global _cached
+    _cached = None

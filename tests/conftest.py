@@ -1,0 +1,37 @@
+"""One price book per test database, and two ways to a database: rolled back (`db`) or really committed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from metering import attribution, price_book, price_sets, pricing
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Every test finds the whole price book, imported once per test database."""
+    with django_db_blocker.unblock():
+        price_book.import_prices(approve=False, dry_run=False, at=datetime(2026, 11, 1, tzinfo=UTC))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    """Caches of a process outlive a rolled-back test, its rows don't."""
+    attribution.forget()
+    price_sets.forget()
+    pricing.forget()
+    yield
+
+
+@pytest.fixture
+def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """A database in which commits are commits, for races and crashes.
+
+    Nothing is cleaned up, because the ledger refuses it: a test makes its own customers and looks only at them.
+    """
+    with django_db_blocker.unblock():
+        yield
+        connection.close()
