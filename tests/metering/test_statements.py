@@ -1,0 +1,169 @@
+"""Closing months: lines that recompute, numbers without gaps, each month once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.db import connection
+
+from billing.models import Invoice, InvoiceSeries, OperatorSettings
+from billing.periods import bounds
+from metering import statements
+from metering.models import UsageHour
+from tests.world import SONNET, Payer, Relay, make_event, make_payer
+
+OCTOBER = date(2026, 10, 1)
+SEPTEMBER = date(2026, 9, 1)
+NOVEMBER_2 = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+def close(payer: Payer, period: date = OCTOBER, at: datetime = NOVEMBER_2) -> statements.Closed:
+    return statements.close_invoices(period=period, at=at, customer=payer.customer)
+
+
+@pytest.mark.django_db
+class TestInvoice:
+    def test_the_example_stands_line_by_line(self) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        closed = close(payer)
+        assert (closed.issued, closed.skipped, closed.failed) == (1, 0, 0)
+        invoice = Invoice.objects.get(customer=payer.customer)
+        lines = [
+            (line.model, line.meter, line.quantity, line.unit_price, line.per, line.amount)
+            for line in invoice.lines.all()
+        ]
+        assert lines == [
+            (SONNET, "input", 1000, Decimal("3"), 1_000_000, Decimal("0.003")),
+            (SONNET, "cache_read", 10000, Decimal("0.3"), 1_000_000, Decimal("0.003")),
+            (SONNET, "cache_write_5m", 1000, Decimal("3.75"), 1_000_000, Decimal("0.00375")),
+            (SONNET, "cache_write_1h", 2000, Decimal("6"), 1_000_000, Decimal("0.012")),
+            (SONNET, "output", 500, Decimal("15"), 1_000_000, Decimal("0.0075")),
+            ("", "", None, None, None, Decimal("0.00075")),
+        ]
+        assert (invoice.exact_total, invoice.subtotal, invoice.total) == (
+            Decimal("0.02925"),
+            Decimal("0.03"),
+            Decimal("0.03"),
+        )
+        assert (invoice.paid_by_credit, invoice.amount_due, invoice.status) == (Decimal("0.03"), 0, "paid")
+        assert payer.wallet.closed_through == OCTOBER
+        assert payer.balance == Decimal("49.97075"), "rounding is shown, not charged"
+
+    def test_closing_twice_issues_once(self) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        close(payer)
+        again = close(payer)
+        assert (again.issued, again.skipped, again.failed) == (0, 1, 0)
+        assert Invoice.objects.filter(customer=payer.customer).count() == 1
+
+    def test_a_month_without_usage_has_no_invoice(self) -> None:
+        payer = make_payer()
+        assert close(payer).skipped == 1
+        assert not Invoice.objects.filter(customer=payer.customer).exists()
+
+    def test_a_month_that_is_not_over_is_refused(self) -> None:
+        with pytest.raises(statements.PeriodNotOver):
+            close(make_payer(), at=datetime(2026, 10, 31, 23, 59, tzinfo=UTC))
+
+    def test_late_usage_stands_on_the_next_invoice_under_its_own_month(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.report(make_event(payer, occurred_at="2026-09-30T23:00:00Z"))
+        close(payer, SEPTEMBER)
+        before = payer.balance
+        relay.report(
+            make_event(payer, occurred_at="2026-09-30T22:00:00Z"), make_event(payer, occurred_at="2026-10-01T00:00:00Z")
+        )
+        assert payer.balance == before - 2 * Decimal("0.02925"), "charged at once"
+        close(payer, OCTOBER)
+        first, second = Invoice.objects.filter(customer=payer.customer).order_by("period")
+        assert first.lines.count() == 6
+        late = [line for line in second.lines.all() if line.usage_period == SEPTEMBER]
+        own = [line for line in second.lines.all() if line.usage_period == OCTOBER]
+        assert len(late) == len(own) == 5
+        assert all("used in September 2026" in line.description for line in late)
+        assert [line.position for line in own] == [1, 2, 3, 4, 5]
+        assert second.exact_total == 2 * Decimal("0.02925")
+
+    def test_skipped_months_are_billed_together(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.report(make_event(payer, occurred_at="2026-08-31T23:59:59Z"))
+        relay.report(make_event(payer, occurred_at="2026-10-05T00:00:00Z"))
+        close(payer, OCTOBER)
+        invoice = Invoice.objects.get(customer=payer.customer)
+        assert {line.usage_period for line in invoice.lines.exclude(meter="")} == {date(2026, 8, 1), OCTOBER}
+
+    def test_the_month_ends_at_the_operators_midnight(self) -> None:
+        OperatorSettings.objects.update(timezone="Asia/Kolkata")
+        payer, relay = make_payer(), Relay()
+        relay.report(make_event(payer, occurred_at="2026-10-31T18:29:59Z"))
+        relay.report(make_event(payer, occurred_at="2026-10-31T18:30:00Z"))
+        periods = UsageHour.objects.filter(customer=payer.customer).order_by("period").values_list("period", flat=True)
+        assert list(periods) == [OCTOBER, date(2026, 11, 1)]
+        close(payer, OCTOBER)
+        close(payer, date(2026, 11, 1), datetime(2026, 12, 2, tzinfo=UTC))
+        for invoice in Invoice.objects.filter(customer=payer.customer):
+            assert {line.usage_period for line in invoice.lines.exclude(meter="")} == {invoice.period}
+
+    def test_figures_that_do_not_agree_are_not_issued(self) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        UsageHour.objects.filter(customer=payer.customer).update(charge=Decimal("0.03"))
+        closed = close(payer)
+        assert (closed.issued, closed.failed) == (0, 1)
+        assert "0.029250" in closed.reasons[payer.customer.public_id]
+        assert payer.wallet.closed_through is None
+
+
+def test_bounds_of_a_month_follow_daylight_saving() -> None:
+    start, end = bounds(date(2026, 3, 1), ZoneInfo("Europe/Madrid"))
+    assert start == datetime(2026, 2, 28, 23, tzinfo=UTC)
+    assert end == datetime(2026, 3, 31, 22, tzinfo=UTC)
+
+
+@pytest.mark.django_db
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("at", "is_due"),
+        [
+            ("2026-11-01T05:59:59Z", False),
+            ("2026-11-01T06:00:00Z", True),
+            ("2026-11-02T05:59:59Z", True),
+            ("2026-11-02T06:00:00Z", False),
+        ],
+    )
+    def test_the_last_month_is_closed_in_the_day_after_the_grace_period(self, at: str, is_due: bool) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        result = statements.close_last_month(at=datetime.fromisoformat(at))
+        assert (result is not None) == is_due
+        assert Invoice.objects.filter(customer=payer.customer).exists() == is_due
+
+
+@pytest.mark.usefixtures("committed")
+def test_four_runs_at_once_issue_each_invoice_once_and_leave_no_gap() -> None:
+    payers, relay = [make_payer(name=f"P{number}") for number in range(12)], Relay()
+    relay.report(*[make_event(payer, occurred_at="2019-05-15T12:00:00Z") for payer in payers])
+    before = _last_number()
+
+    def run(_: int) -> statements.Closed:
+        try:
+            return statements.close_invoices(period=date(2019, 5, 1), at=datetime(2026, 11, 20, tzinfo=UTC))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, range(4)))
+
+    assert sum(result.issued for result in results) == 12
+    assert {result.issued + result.skipped for result in results} == {results[0].issued + results[0].skipped}
+    invoices = Invoice.objects.filter(customer__in=[payer.customer for payer in payers])
+    assert sorted(invoices.values_list("sequence", flat=True)) == list(range(before + 1, before + 13))
+
+
+def _last_number() -> int:
+    row = InvoiceSeries.objects.filter(series="INV", year=2026).first()
+    return row.last_number if row else 0
