@@ -40,7 +40,10 @@ class Catalog:
 
     @classmethod
     def build(
-        cls, models: Iterable[CatalogModel], aliases: Iterable[tuple[str, int]], channels: Iterable[tuple[str, int]]
+        cls,
+        models: Iterable[CatalogModel],
+        aliases: Iterable[tuple[str, int]],
+        channels: Iterable[tuple[str, int]],
     ) -> Self:
         """From rows: models, (alias, model id), (channel name, channel id). A public id goes before an alias."""
         by_id = {model.id: model for model in models}

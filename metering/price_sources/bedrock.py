@@ -12,6 +12,7 @@ from metering.price_sources.genai import SourceModel
 from metering.price_sources.naming import BEDROCK_REGION, BEDROCK_VERSION, unique
 
 REGIONS = ("us", "eu", "apac", "au", "jp", "in", "us-gov")
+USUAL_REGIONS = ("us", "eu", "apac")
 
 
 def bedrock_models(models: Iterable[SourceModel], *, regional: bool) -> list[SourceModel]:
@@ -30,8 +31,9 @@ def bedrock_models(models: Iterable[SourceModel], *, regional: bool) -> list[Sou
 def _names(base: str, model: SourceModel) -> tuple[str, ...]:
     """Names a relay may report: with and without version, plain and with each region the source mentions."""
     tail = BEDROCK_REGION.sub("", model.id)
-    regions = [r for r in REGIONS if any(re.search(rf"(^|/){r}\.", text) for text in (*model.exact, *model.partial))]
+    said = (*model.exact, *model.partial)
+    regions = [region for region in REGIONS if any(re.search(rf"(^|/){region}\.", text) for text in said)]
     if model.id.startswith(("global.", "regional.")):
-        regions = unique(["global", *(regions or ["us", "eu", "apac"])])
+        regions = ["global", *(regions or USUAL_REGIONS)]
     tails = unique([tail, base, f"{base}-v1", f"{base}-v1:0"])
     return unique([*tails, *(f"{region}.{name}" for region in regions for name in tails)])

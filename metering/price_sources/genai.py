@@ -6,9 +6,10 @@ with a base price and the windows that override it, so that a price row can say 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from genai_prices.data_snapshot import get_snapshot
@@ -25,6 +26,7 @@ class Segment:
     """The prices of one stretch of time, or of one window of every day in it.
 
     `starts` and `ends` are UTC dates (half open), None without a bound; `daily_from` and `daily_until` are UTC times.
+    `marks` says of units whose price is not the source's where it comes from.
     """
 
     starts: date | None
@@ -32,6 +34,7 @@ class Segment:
     daily_from: time | None
     daily_until: time | None
     prices: Mapping[str, Tiers]
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def _model(provider: str, model: Any) -> SourceModel:
     exact: list[str] = []
     partial: list[str] = []
     _collect_names(model.match, exact, partial)
-    problem, found = "", ()
+    problem = ""
+    found: tuple[Segment, ...] = ()
     try:
         found = segments(model.prices)
     except UnreadablePrices as error:
@@ -111,11 +115,7 @@ def segments(prices: Any) -> tuple[Segment, ...]:
         return (Segment(None, None, None, None, _tiers(prices)),)
     starts = sorted({option.constraint.start_date for option in prices if _is_dated(option.constraint)})
     bounds: list[date | None] = [None, *starts, None]
-    return tuple(
-        segment
-        for begin, end in zip(bounds, bounds[1:], strict=False)
-        for segment in _stretch(prices, begin, end)
-    )
+    return tuple(segment for begin, end in pairwise(bounds) for segment in _stretch(prices, begin, end))
 
 
 def _is_dated(constraint: Any) -> bool:

@@ -1,39 +1,39 @@
-"""Names: what a provider's name for a model says, and when two names certainly mean one model. Pure.
+"""Names: what a channel's name for a model says, and when two names certainly mean one model. Pure.
 
 Two names are one model when they are the same once host prefixes, deployment suffixes, case and the choice between
-dot, dash and underscore are set aside, and their vendors do not contradict each other. Nothing is guessed from a
-likeness: quantised, fast, batch or regional editions keep their ending and stay apart.
+dot, dash and underscore are set aside, and the vendors they name do not differ. Nothing is guessed from a likeness:
+quantised, fast, batch or regional editions keep their ending and stay apart.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from metering.price_sources.channels import CHANNELS
-
-# How hosts write the makers' names before a slash or, on Bedrock, a dot.
+# Spellings of a vendor before the slash (on Bedrock, the dot) that differ from ours. Any other stands for itself.
 VENDORS = {
-    "01-ai": "01-ai", "ai21": "ai21", "allenai": "allenai", "amazon": "amazon", "anthropic": "anthropic",
-    "arcee": "arcee", "arcee-ai": "arcee", "baidu": "baidu", "bytedance-seed": "bytedance-seed",
-    "cohere": "cohere", "deepseek": "deepseek", "deepseek-ai": "deepseek", "google": "google",
-    "meta": "meta", "meta-llama": "meta", "meta-models": "meta", "microsoft": "microsoft",
-    "minimax": "minimax", "minimaxai": "minimax", "mistral": "mistral", "mistralai": "mistral",
-    "moonshotai": "moonshot", "moonshot": "moonshot", "nousresearch": "nousresearch", "nvidia": "nvidia",
-    "openai": "openai", "perplexity": "perplexity", "qwen": "qwen", "reflection": "reflection",
-    "thinkingmachines": "thinkingmachines", "upstage": "upstage", "voyageai": "voyage", "writer": "writer",
-    "x-ai": "xai", "xai": "xai", "z-ai": "zai", "zai": "zai", "zai-org": "zai",
+    "arcee-ai": "arcee", "deepseek-ai": "deepseek", "meta-llama": "meta", "meta-models": "meta",
+    "minimaxai": "minimax", "mistralai": "mistral", "moonshotai": "moonshot", "voyageai": "voyage",
+    "x-ai": "xai", "xiaomimimo": "xiaomi", "z-ai": "zai", "zai-org": "zai",
 }  # fmt: skip
-HOST_PREFIXES = re.compile(r"^(@cf/|accounts/fireworks/(models|routers)/|cerebras[/:]|zai-(?=glm))")
-BEDROCK_REGION = re.compile(r"^(global|regional|us-gov|us|eu|apac|au|jp|in|ca)\.")
-BEDROCK_VERSION = re.compile(r"(-v\d+)?(:\d+)?$")
+# Of vendors with several spellings, the one in the public ids of models that no maker's own channel sells.
+PUBLIC_VENDORS = {
+    "arcee": "arcee-ai", "mistral": "mistralai", "moonshot": "moonshotai", "voyage": "voyageai", "xai": "x-ai",
+    "zai": "z-ai",
+}  # fmt: skip
+HOST_PREFIX = re.compile(r"^(@cf/|accounts/fireworks/(models|routers)/|cerebras[/:])")
+BEDROCK_REGION = re.compile(r"^(global|regional|us-gov|us|eu|apac|au|jp|in)\.")
+BEDROCK_VERSION = re.compile(r"((?<=-20\d{6})-v\d+(:\d+)?|-v1(:\d+)?|-v0:\d+|-1:0|:0)$")
 FIREWORKS_POINT = re.compile(r"(?<=\d)p(?=\d)")
+VENDOR_IN_NAME = re.compile(r"^(zai-(?=glm)|meta-(?=llama-))")
 LLAMA_POINT = re.compile(r"^llama-?(\d)[-.](\d)-")
-MAKER_CHANNELS = {channel.vendor: channel.name for channel in CHANNELS if channel.vendor}
+LLAMA_WHOLE = re.compile(r"^llama(\d)-")
+LLAMA_EXPERTS = {"llama-4-maverick-17b-instruct": "128e", "llama-4-scout-17b-instruct": "16e"}
+EDITION = re.compile(r"-(latest|20\d{6})$")
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A model's name without its host: vendor ("" when the name does not say, "?x" for an unknown x) and the rest."""
+    """A model's name without its host: the vendor, "" when the name does not say, and the rest."""
 
     vendor: str
     rest: str
@@ -43,8 +43,11 @@ class Name:
         return self.vendor, fold(self.rest)
 
     @property
-    def is_certain(self) -> bool:
-        return bool(self.vendor) and not self.vendor.startswith("?")
+    def public_id(self) -> str:
+        vendor = PUBLIC_VENDORS.get(self.vendor, self.vendor)
+        if vendor == "meta" and self.rest.startswith("llama-"):
+            vendor = "meta-llama"
+        return f"{vendor}/{self.rest}"
 
 
 def fold(name: str) -> str:
@@ -52,29 +55,40 @@ def fold(name: str) -> str:
     return re.sub(r"[._@-]+", "-", name.lower())
 
 
+def plain(name: str) -> str:
+    """Folded, without its date or `-latest`."""
+    return fold(EDITION.sub("", name))
+
+
 def read_name(channel: str, name: str) -> Name:
     """Take a channel's name for a model apart."""
     rest = name.lower()
     if channel.startswith("bedrock"):
-        vendor, _, tail = BEDROCK_REGION.sub("", rest).partition(".")
-        if tail and vendor in VENDORS:
+        vendor, dot, tail = BEDROCK_REGION.sub("", rest).partition(".")
+        if dot and vendor.isalpha():
             return _name(vendor, BEDROCK_VERSION.sub("", tail))
-        return Name("", rest)
-    vendor = "zai" if re.match(r"^zai-(?=glm)", rest) else ""
-    rest = HOST_PREFIXES.sub("", rest)
+        return Name("", BEDROCK_VERSION.sub("", rest))
+    rest = HOST_PREFIX.sub("", rest)
     if channel == "fireworks":
         rest = FIREWORKS_POINT.sub(".", rest)
-    if "/" in rest:
-        vendor, _, rest = rest.rpartition("/")
-        if vendor == channel == "perplexity":
-            vendor = ""
+    vendor, _, rest = rest.rpartition("/")
+    if vendor == channel:
+        vendor = ""
+    written = VENDOR_IN_NAME.match(rest)
+    if not vendor and written:
+        return _name(written[0].rstrip("-"), rest[written.end() :])
     return _name(vendor, rest)
 
 
 def _name(vendor: str, rest: str) -> Name:
-    known = VENDORS.get(vendor, f"?{vendor}" if vendor else "")
+    known = VENDORS.get(vendor, vendor)
     if known == "meta":
         rest = LLAMA_POINT.sub(r"llama-\1.\2-", rest.removeprefix("meta-"))
+        rest = LLAMA_WHOLE.sub(r"llama-\1-", rest)
+        if rest in LLAMA_EXPERTS:
+            rest = rest.replace("-17b-", f"-17b-{LLAMA_EXPERTS[rest]}-")
+    if known == "amazon":
+        rest = rest.removesuffix("-v1")
     return Name(known, rest)
 
 
@@ -83,9 +97,9 @@ def is_full_name(text: str) -> bool:
     return (
         len(text) > 3
         and text.isascii()
-        and not text.endswith(("-", "@", ".", ":", "/", "-v"))
-        and not re.search(r"-20\d\d$|[*()\\^$| ]", text)
         and not text.startswith(("-", "/"))
+        and not text.endswith(("-", "@", ".", ":", "/", "-v", "-0"))
+        and not re.search(r"-20\d\d$|[*()\\^$| ]", text)
     )
 
 

@@ -82,7 +82,16 @@ class _MeterPrice:
 def price_rows(segments: Sequence[Segment], family: Family) -> tuple[Row, ...]:
     """Every row of one model on one channel; stretches in which a price stays the same are one row."""
     rows = [
-        Row(meter, above, to_unit_price(price), part.starts, part.ends, part.daily_from, part.daily_until, how.derived)
+        Row(
+            meter,
+            above,
+            to_unit_price(price),
+            part.starts,
+            part.ends,
+            part.daily_from,
+            part.daily_until,
+            how.derived,
+        )
         for part in segments
         for meter, how in _meter_prices(part, family).items()
         for above, price in how.tiers
@@ -92,7 +101,9 @@ def price_rows(segments: Sequence[Segment], family: Family) -> tuple[Row, ...]:
 
 def _meter_prices(segment: Segment, family: Family) -> dict[str, _MeterPrice]:
     found = {
-        UNIT_METERS[unit]: _MeterPrice(tiers) for unit, tiers in segment.prices.items() if unit in UNIT_METERS
+        UNIT_METERS[unit]: _MeterPrice(tiers, segment.marks.get(unit, ""))
+        for unit, tiers in segment.prices.items()
+        if unit in UNIT_METERS
     }
     write = segment.prices.get(CACHE_WRITE_UNIT)
     if write is not None:
