@@ -198,14 +198,17 @@ LOGGING = {
     "loggers": {"django.request": {"level": "ERROR"}},
 }
 
+# The admin writes dates as the API does: 2026-11-22 10:00:00.
+FORMAT_MODULE_PATH = ["relayadmin.formats"]
 UNFOLD = {
     "SITE_TITLE": "relayadmin",
     "SITE_HEADER": "relayadmin",
     "SITE_SUBHEADER": "Billing and usage",
     "SITE_SYMBOL": "receipt_long",
     "SITE_URL": None,
-    "SHOW_HISTORY": False,
+    "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "STYLES": ["relayadmin.admin_home.stylesheet"],
     "DASHBOARD_CALLBACK": "relayadmin.admin_home.dashboard",
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": "relayadmin.admin_home.navigation"},
 }

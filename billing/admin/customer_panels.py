@@ -1,0 +1,141 @@
+"""What stands on a customer's page beside its own fields."""
+
+from decimal import Decimal
+
+from django.db.models import Sum
+
+from billing.admin import html
+from billing.admin.base import Figure, Panel
+from billing.models import Customer, Entry, Grant, Hold, Invoice, Transfer, Wallet
+from relayadmin.money import ZERO, amount_text
+
+ROWS = 10
+
+
+def customer_figures(customer: Customer) -> list[Figure]:
+    """The wallet in five figures."""
+    wallet = Wallet.objects.filter(pk=customer.pk).first()
+    if wallet is None:
+        return []
+    left: Decimal = Grant.objects.filter(customer_id=customer.pk).aggregate(left=Sum("remaining"))["left"] or ZERO
+    debt = max(left - wallet.balance, ZERO)
+    available = wallet.balance - wallet.held + wallet.credit_limit
+    return [
+        Figure("Balance", amount_text(wallet.balance), "USD", tone="danger" if wallet.balance < 0 else ""),
+        Figure("Held", amount_text(wallet.held), "for requests that run now"),
+        Figure(
+            "Available",
+            amount_text(available),
+            "balance − held + credit limit",
+            tone="danger" if available <= 0 else "",
+        ),
+        Figure("Credit limit", amount_text(wallet.credit_limit), "how far below zero"),
+        Figure("Debt", amount_text(debt), "usage that no grant has paid", tone="danger" if debt else ""),
+    ]
+
+
+def customer_panels(customer: Customer) -> list[Panel]:
+    of_customer = f"customer__id__exact={customer.pk}"
+    return [
+        _grants(customer, of_customer),
+        _transfers(customer, of_customer),
+        _invoices(customer, of_customer),
+        _holds(customer, of_customer),
+    ]
+
+
+def _grants(customer: Customer, of_customer: str) -> Panel:
+    grants = Grant.objects.filter(customer_id=customer.pk).order_by("-id")[:ROWS]
+    return Panel(
+        title="Credit grants",
+        headers=("Grant", "Kind", "Amount", "Left", "Expires", "Reason", "Given"),
+        rows=[
+            (
+                html.hot_link(Grant, grant.customer_id, grant.pk),
+                grant.kind,
+                html.amount(grant.amount),
+                html.amount(grant.remaining),
+                html.moment(grant.expires_at),
+                grant.reason or html.NOTHING,
+                html.moment(grant.created_at),
+            )
+            for grant in grants
+        ],
+        numbers=frozenset({2, 3}),
+        empty="No credit yet. “Grant credit” above gives some.",
+        url=html.list_url(Grant, of_customer),
+    )
+
+
+def _transfers(customer: Customer, of_customer: str) -> Panel:
+    transfers = list(Transfer.objects.filter(customer_id=customer.pk).order_by("-id")[:ROWS])
+    entries = Entry.objects.filter(
+        customer_id=customer.pk, transfer_id__in=[row.pk for row in transfers], account="wallet"
+    ).order_by("transfer_id", "id")
+    by_transfer: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_transfer.setdefault(entry.transfer_id, []).append(entry)
+    rows = []
+    for transfer in transfers:
+        wallet = by_transfer.get(transfer.pk, [])
+        rows.append(
+            (
+                html.hot_link(Transfer, transfer.customer_id, transfer.pk),
+                transfer.kind,
+                transfer.reason or html.NOTHING,
+                html.amount(sum((entry.amount for entry in wallet), ZERO)),
+                html.amount(wallet[-1].balance_after if wallet else None),
+                html.moment(transfer.created_at),
+            )
+        )
+    return Panel(
+        title="Newest transfers",
+        headers=("Transfer", "Kind", "Reason", "On the wallet", "Balance after", "At"),
+        rows=rows,
+        numbers=frozenset({3, 4}),
+        empty="No money has moved yet.",
+        url=html.list_url(Transfer, of_customer),
+    )
+
+
+def _invoices(customer: Customer, of_customer: str) -> Panel:
+    invoices = Invoice.objects.filter(customer_id=customer.pk).order_by("-id")[:ROWS]
+    return Panel(
+        title="Invoices",
+        headers=("Number", "Period", "Status", "Total", "Amount due", "Issued"),
+        rows=[
+            (
+                html.link(html.object_url(Invoice, invoice.pk), invoice.number),
+                f"{invoice.period:%Y-%m}",
+                invoice.status,
+                html.amount(invoice.total),
+                html.amount(invoice.amount_due),
+                html.moment(invoice.issued_at),
+            )
+            for invoice in invoices
+        ],
+        numbers=frozenset({3, 4}),
+        empty="No invoice yet; the first is issued when a month with usage has ended.",
+        url=html.list_url(Invoice, of_customer),
+    )
+
+
+def _holds(customer: Customer, of_customer: str) -> Panel:
+    holds = Hold.objects.filter(customer_id=customer.pk, status=Hold.Status.OPEN).order_by("-expires_at")[:ROWS]
+    return Panel(
+        title="Open holds",
+        headers=("Hold", "Request", "Amount", "Still held", "Expires"),
+        rows=[
+            (
+                html.hot_link(Hold, hold.customer_id, hold.pk),
+                hold.request_id,
+                html.amount(hold.amount),
+                html.amount(hold.remaining),
+                html.moment(hold.expires_at),
+            )
+            for hold in holds
+        ],
+        numbers=frozenset({2, 3}),
+        empty="No request is running.",
+        url=html.list_url(Hold, of_customer),
+    )

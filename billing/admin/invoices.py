@@ -1,0 +1,168 @@
+"""Invoices: frozen documents, to look at."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import Figure, Panel, ReadOnlyAdmin
+from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
+from billing.admin.ledger import CustomerColumn
+from billing.models import Invoice, InvoiceLine, InvoiceSeries
+from relayadmin.money import amount_text
+
+INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "danger", "void": "warning"}
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
+    list_display = (
+        "number",
+        "customer_link",
+        "period",
+        "status_badge",
+        "subtotal_amount",
+        "tax_amount",
+        "total_amount",
+        "due_amount",
+        "issued_at",
+    )
+    list_filter = ("status", CustomerFilter, PeriodFilter, ("issued_at", DaysFilter))
+    list_select_related = ("customer",)
+    search_fields = (
+        "number__istartswith",
+        "public_id__exact",
+        "customer__name",
+        "customer__public_id__exact",
+    )
+    search_help_text = "Invoice number, inv_… id, customer's name or cus_… id"
+    fields = (
+        "number",
+        "public_id",
+        "customer_link",
+        "status_badge",
+        "period",
+        "period_start",
+        "period_end",
+        "issued_at",
+        "customer_name",
+        "customer_email",
+    )
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        return [
+            Figure("Exact sum of lines", amount_text(obj.exact_total), "before rounding"),
+            Figure("Subtotal", amount_text(obj.subtotal), obj.currency),
+            Figure("Tax", amount_text(obj.tax), obj.currency),
+            Figure("Total", amount_text(obj.total), obj.currency),
+            Figure("Paid by credit", amount_text(obj.paid_by_credit), obj.currency),
+            Figure(
+                "Amount due",
+                amount_text(obj.amount_due),
+                obj.currency,
+                tone="warning" if obj.amount_due else "",
+            ),
+        ]
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        lines = InvoiceLine.objects.filter(invoice_id=obj.pk).order_by("position")
+        return [
+            Panel(
+                title="Lines",
+                headers=("No.", "Usage of", "Description", "Quantity", "Unit price", "Amount"),
+                rows=[
+                    (
+                        line.position,
+                        f"{line.usage_period:%Y-%m}" if line.usage_period else html.NOTHING,
+                        line.description,
+                        html.quantity(line.quantity),
+                        html.unit_price(line.unit_price, line.per),
+                        html.amount(line.amount),
+                    )
+                    for line in lines
+                ],
+                numbers=frozenset({3, 4, 5}),
+                total=("", "", "Subtotal", "", "", html.amount(obj.subtotal)),
+                note="Quantity × unit price is the amount, exactly; one line rounds the sum to the cent.",
+            )
+        ]
+
+    @display(description="Status", label=INVOICE_TONES)
+    def status_badge(self, obj: Invoice) -> str:
+        return obj.status
+
+    @display(description="Subtotal", ordering="subtotal")
+    def subtotal_amount(self, obj: Invoice) -> str:
+        return html.amount(obj.subtotal)
+
+    @display(description="Tax", ordering="tax")
+    def tax_amount(self, obj: Invoice) -> str:
+        return html.amount(obj.tax)
+
+    @display(description="Total", ordering="total")
+    def total_amount(self, obj: Invoice) -> str:
+        return html.amount(obj.total)
+
+    @display(description="Due", ordering="amount_due")
+    def due_amount(self, obj: Invoice) -> str:
+        return html.amount(obj.amount_due)
+
+
+@admin.register(InvoiceLine)
+class InvoiceLineAdmin(ReadOnlyAdmin):
+    list_display = (
+        "invoice_number",
+        "position",
+        "description",
+        "model",
+        "meter",
+        "quantity_amount",
+        "unit_price_amount",
+        "line_amount",
+    )
+    list_select_related = ("invoice",)
+    list_filter = ("usage_period",)
+    ordering = ("-invoice_id", "position")
+    search_fields = ("invoice__number__iexact", "invoice__public_id__exact", "model__iexact", "meter__iexact")
+    search_help_text = "Invoice number, inv_… id, model or meter"
+    fields = (
+        "invoice_link",
+        "position",
+        "usage_period",
+        "description",
+        "model",
+        "meter",
+        "quantity_amount",
+        "unit_price_amount",
+        "line_amount",
+    )
+
+    @display(description="Invoice", ordering="invoice__number")
+    def invoice_number(self, obj: InvoiceLine) -> str:
+        return obj.invoice.number
+
+    @display(description="Invoice")
+    def invoice_link(self, obj: InvoiceLine) -> str:
+        return html.link(html.object_url(Invoice, obj.invoice_id), obj.invoice.number)
+
+    @display(description="Quantity", ordering="quantity")
+    def quantity_amount(self, obj: InvoiceLine) -> str:
+        return html.quantity(obj.quantity)
+
+    @display(description="Unit price", ordering="unit_price")
+    def unit_price_amount(self, obj: InvoiceLine) -> str:
+        return html.unit_price(obj.unit_price, obj.per)
+
+    @display(description="Amount", ordering="amount")
+    def line_amount(self, obj: InvoiceLine) -> str:
+        return html.amount(obj.amount)
+
+
+@admin.register(InvoiceSeries)
+class InvoiceSeriesAdmin(ReadOnlyAdmin):
+    list_display = ("series", "year", "last_number")
+    list_filter = ("year",)
+    search_fields = ("series",)
+    search_help_text = "Series"

@@ -1,0 +1,131 @@
+"""The operator's settings and the runs of scheduled jobs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from unfold.contrib.filters.admin import DropdownFilter
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
+from billing.admin.filters import DaysFilter, NamedFilter
+from billing.models import JobRun, OperatorSettings
+
+RUN_TONES = {"done": "success", "running or killed": "warning", "failed": "danger"}
+
+
+@admin.register(OperatorSettings)
+class OperatorSettingsAdmin(OperatorAdmin):
+    list_display = ("name", "timezone", "closing_grace_hours")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """There is one row: its list is the row itself."""
+        if request.method == "GET" and self.has_view_or_change_permission(request):
+            return HttpResponseRedirect(html.object_url(OperatorSettings, 1))
+        response: HttpResponse = super().changelist_view(request, extra_context)
+        return response
+
+
+class JobFilter(NamedFilter):
+    title = "job"
+    parameter_name = "job"
+    column = "job"
+
+    def choose(self) -> Iterable[tuple[str, str]]:
+        return [(job, job) for job in job_names()]
+
+
+class OutcomeFilter(DropdownFilter):
+    title = "outcome"
+    parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("failed", "Failed"), ("done", "Done"), ("open", "Running or killed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "failed":
+                return queryset.exclude(error="")
+            case "done":
+                return queryset.filter(error="", duration_ms__isnull=False)
+            case "open":
+                return queryset.filter(error="", duration_ms__isnull=True)
+        return queryset
+
+
+def job_names() -> list[str]:
+    """The jobs that have ever run: one look into the index for each, however many rows there are."""
+    names: list[str] = []
+    following = Q()
+    while True:
+        name = JobRun.objects.filter(following).order_by("job").values_list("job", flat=True).first()
+        if name is None:
+            return names
+        names.append(name)
+        following = Q(job__gt=name)
+
+
+def run_outcome(run: JobRun) -> str:
+    if run.error:
+        return "failed"
+    return "running or killed" if run.duration_ms is None else "done"
+
+
+def duration_text(duration_ms: int | None) -> str:
+    """A duration as a person says it."""
+    if duration_ms is None:
+        return html.NOTHING
+    if duration_ms < 1_000:
+        return f"{duration_ms} ms"
+    seconds = duration_ms / 1_000
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def result_text(result: Any) -> str:
+    """What a job says it did, on one line."""
+    if isinstance(result, dict):
+        return ", ".join(f"{name} {value}" for name, value in result.items())[:200] or html.NOTHING
+    return html.NOTHING if result is None else str(result)[:200]
+
+
+@admin.register(JobRun)
+class JobRunAdmin(ReadOnlyAdmin):
+    list_display = ("job", "outcome_badge", "started_at", "took", "did", "short_error")
+    list_filter = (JobFilter, OutcomeFilter, ("started_at", DaysFilter))
+    search_fields = ("job",)
+    search_help_text = "Name of a job"
+    sortable_by = ()
+    fields = ("job", "outcome_badge", "started_at", "took", "result_json", "error_text")
+
+    @display(description="Outcome", label=RUN_TONES)
+    def outcome_badge(self, obj: JobRun) -> str:
+        return run_outcome(obj)
+
+    @display(description="Took")
+    def took(self, obj: JobRun) -> str:
+        return duration_text(obj.duration_ms)
+
+    @display(description="Did")
+    def did(self, obj: JobRun) -> str:
+        return result_text(obj.result)
+
+    @display(description="Error")
+    def short_error(self, obj: JobRun) -> str:
+        return obj.error.strip().rpartition("\n")[2][:120] or html.NOTHING
+
+    @display(description="What it did")
+    def result_json(self, obj: JobRun) -> str:
+        return html.pretty_json(obj.result)
+
+    @display(description="Error")
+    def error_text(self, obj: JobRun) -> str:
+        return html.masked(obj.error)

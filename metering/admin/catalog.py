@@ -1,0 +1,172 @@
+"""Models, their names, channels and plans: what the operator may change in the price book."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, F, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.admin import TabularInline
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import OperatorAdmin, Panel
+from billing.admin.filters import CustomerFilter
+from billing.admin.forms import LinesField
+from billing.admin.ledger import CustomerColumn
+from metering.admin.price_panels import price_panel
+from metering.models import Channel, CustomerPlan, Model, ModelAlias, Plan, PriceBookVersion
+from metering.pricing import LIST_PLAN
+
+
+class PriceBookAdmin(OperatorAdmin):
+    """A page whose every save gives the price book a new version, in the same transaction: caches go by it."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        _new_version()
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        _new_version()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        super().delete_queryset(request, queryset)
+        _new_version()
+
+
+def _new_version() -> None:
+    PriceBookVersion.objects.update(version=F("version") + 1, changed_at=timezone.now())
+
+
+class ChannelForm(forms.ModelForm):
+    source_names = LinesField(help_text="The names the price source uses for it, one a line.")
+
+    class Meta:
+        model = Channel
+        fields = ("name", "label", "source_names")
+
+
+@admin.register(Channel)
+class ChannelAdmin(PriceBookAdmin):
+    form = ChannelForm
+    list_display = ("name", "label", "source_list")
+    search_fields = ("name", "label")
+    search_help_text = "Name or label"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Usage points at it for ever."""
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Relays report it by this name."""
+        return () if obj is None else ("name",)
+
+    @display(description="Names at the price source")
+    def source_list(self, obj: Channel) -> str:
+        return ", ".join(obj.source_names)
+
+
+class AliasInline(TabularInline):
+    model = ModelAlias
+    extra = 0
+    per_page = 50
+
+
+@admin.register(Model)
+class ModelAdmin(PriceBookAdmin):
+    list_display = (
+        "public_id",
+        "label",
+        "maker",
+        "context_amount",
+        "output_amount",
+        "us_multiplier",
+        "alias_amount",
+        "created_at",
+    )
+    list_filter = ("maker", "created_at")
+    list_select_related = ("maker",)
+    search_fields = ("public_id", "label", "aliases__name__exact")
+    search_help_text = "A part of its id or label, or a whole alias"
+    fields = ("public_id", "label", "maker", "context_window", "max_output_tokens", "us_multiplier")
+    inlines = [AliasInline]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Usage points at it for ever."""
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else ("public_id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        queryset: QuerySet[Model] = super().get_queryset(request)
+        return queryset.annotate(names=Count("aliases"))
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        return [price_panel(obj)]
+
+    @display(description="Context window", ordering="context_window")
+    def context_amount(self, obj: Model) -> str:
+        return html.quantity(obj.context_window)
+
+    @display(description="Most output", ordering="max_output_tokens")
+    def output_amount(self, obj: Model) -> str:
+        return html.quantity(obj.max_output_tokens)
+
+    @display(description="Aliases", ordering="names")
+    def alias_amount(self, obj: Any) -> str:
+        return html.quantity(obj.names)
+
+
+@admin.register(ModelAlias)
+class ModelAliasAdmin(PriceBookAdmin):
+    list_display = ("name", "model")
+    list_filter = ("model__maker",)
+    list_select_related = ("model",)
+    search_fields = ("name", "model__public_id")
+    search_help_text = "Alias or model"
+    autocomplete_fields = ("model",)
+
+
+@admin.register(Plan)
+class PlanAdmin(PriceBookAdmin):
+    list_display = ("name", "multiplier", "customers_amount", "created_at")
+    search_fields = ("name",)
+    search_help_text = "Name"
+    fields = ("name", "multiplier")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
+        queryset: QuerySet[Plan] = super().get_queryset(request)
+        return queryset.annotate(customers=Count("customerplan"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """List prices are list prices; make another plan for others."""
+        is_list = isinstance(obj, Plan) and obj.name == LIST_PLAN
+        return not is_list and bool(super().has_change_permission(request, obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_list = isinstance(obj, Plan) and obj.name == LIST_PLAN
+        return obj is not None and not is_list and bool(super().has_delete_permission(request, obj))
+
+    @display(description="Customers chosen for it", ordering="customers")
+    def customers_amount(self, obj: Any) -> str:
+        return html.quantity(obj.customers)
+
+
+@admin.register(CustomerPlan)
+class CustomerPlanAdmin(CustomerColumn, OperatorAdmin):
+    list_display = ("customer_name", "customer_link", "plan")
+    list_filter = ("plan", CustomerFilter)
+    list_select_related = ("customer", "plan")
+    search_fields = ("customer__name", "customer__public_id__exact", "plan__name")
+    search_help_text = "Customer's name, cus_… id or plan"
+    autocomplete_fields = ("customer",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else ("customer",)
+
+    @display(description="Plan of")
+    def customer_name(self, obj: CustomerPlan) -> str:
+        return str(obj.customer.public_id)

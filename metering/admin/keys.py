@@ -1,0 +1,248 @@
+"""API keys and relay tokens: a secret is shown once, on the page that answers its creation."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from billing.admin import html
+from billing.admin.base import OperatorAdmin, Question, see_other
+from billing.admin.filters import CustomerFilter
+from billing.admin.forms import LinesField, MomentField
+from billing.admin.ledger import CustomerColumn
+from metering import keys
+from metering.models import ApiKey, RelayToken
+from metering.models.keys import check_networks
+
+
+class KeyStatusFilter(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("active", "Not revoked"), ("revoked", "Revoked")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "active":
+                return queryset.filter(revoked_at=None)
+            case "revoked":
+                return queryset.exclude(revoked_at=None)
+        return queryset
+
+
+class ApiKeyForm(forms.ModelForm):
+    allowed_models = LinesField(help_text="Public ids, one a line. Empty: every model.")
+    allowed_networks = LinesField(
+        help_text="Such as 203.0.113.0/24, one a line. Empty: from anywhere.", validators=[check_networks]
+    )
+    expires_at = MomentField(label="Expires (UTC)", help_text="Empty: never.")
+
+    class Meta:
+        model = ApiKey
+        fields = ("customer", "name", "allowed_models", "allowed_networks", "expires_at")
+
+    def clean(self) -> dict[str, Any]:
+        """What the use case refuses, said beside the field. An expiry that has passed may stay."""
+        cleaned: dict[str, Any] = super().clean() or {}
+        told: dict[str, Any] = {
+            name: cleaned[name] for name in ("name", "allowed_models", "allowed_networks") if name in cleaned
+        }
+        if "expires_at" in self.changed_data:
+            told["expires_at"] = cleaned.get("expires_at")
+        if "name" in told:
+            try:
+                keys.check_key(at=timezone.now(), **told)
+            except keys.InvalidKey as error:
+                self.add_error(error.field, f"{error}.")
+        return cleaned
+
+
+class SecretAdmin(OperatorAdmin):
+    """What a key and a relay token have in common: made with a secret, revoked, never deleted."""
+
+    actions = ("revoke_selected",)
+    actions_detail = ("revoke",)
+    noun = ""
+    what_it_stops = ""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        queryset: QuerySet[Any] = super().get_queryset(request)
+        return queryset.defer("digest")
+
+    def make(self, obj: Any) -> tuple[Any, str]:
+        """Create the row that a form described; returns it with its secret."""
+        raise NotImplementedError
+
+    def stop(self, number: int) -> None:
+        """Revoke a row by its number."""
+        raise NotImplementedError
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        made, secret = self.make(obj)
+        obj.__dict__.update(made.__dict__)
+        form.secret = secret
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        request.new_secret = getattr(form, "secret", None)  # type: ignore[attr-defined]
+        return super().construct_change_message(request, form, formsets, add)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        return self.show_secret(
+            request,
+            title=f"New {self.noun} “{obj.name}”",
+            secret=request.new_secret,  # type: ignore[attr-defined]
+            url=html.object_url(self.model, obj.pk),
+            hint=f"Copy it now: this is the only time it is shown. It was kept as a hash only, with {obj.public_id}.",
+        )
+
+    @action(description="Revoke", url_path="revoke", icon="block", permissions=["change"])
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        obj = self.get_object(request, object_id)
+        if obj is None:
+            messages.error(request, f"There is no such {self.noun}.")
+            return see_other(html.list_url(self.model))
+        back = html.object_url(self.model, obj.pk)
+        if obj.revoked_at is not None:
+            messages.info(request, f"{obj.name} was revoked at {html.moment(obj.revoked_at)} UTC.")
+            return see_other(back)
+        if request.method == "POST":
+            self.stop(obj.pk)
+            self.log_change(request, obj, "Revoked.")
+            messages.success(request, f"{obj.name} is revoked.")
+            return see_other(back)
+        question = Question(
+            title=f"Revoke {obj.name}",
+            text=f"{obj.prefix}…{obj.last4} stops working at once, for good. {self.what_it_stops}",
+            button="Revoke",
+            back=back,
+        )
+        return self.ask(request, question)
+
+    @admin.action(description="Revoke", permissions=["change"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        chosen = list(queryset.filter(revoked_at=None))
+        for obj in chosen:
+            self.stop(obj.pk)
+            self.log_change(request, obj, "Revoked.")
+        self.message_user(request, f"{len(chosen)} revoked; what was revoked before stays so.", messages.SUCCESS)
+
+    @display(description="Recognised by")
+    def recognised_by(self, obj: Any) -> str:
+        return f"{obj.prefix}…{obj.last4}"
+
+    @display(description="Status", label=html.KEY_TONES)
+    def status_badge(self, obj: Any) -> str:
+        return html.key_status(obj)
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(CustomerColumn, SecretAdmin):
+    form = ApiKeyForm
+    noun = "API key"
+    what_it_stops = "Requests with it are refused; what it has used is charged all the same."
+    list_display = (
+        "public_id",
+        "name",
+        "customer_link",
+        "recognised_by",
+        "status_badge",
+        "limits",
+        "expires_at",
+        "created_at",
+    )
+    list_filter = (KeyStatusFilter, CustomerFilter, "expires_at", "created_at")
+    list_select_related = ("customer",)
+    search_fields = (
+        "public_id__exact",
+        "name",
+        "last4__exact",
+        "customer__name",
+        "customer__public_id__exact",
+    )
+    search_help_text = "key_… id, name, last four characters, customer's name or cus_… id"
+    autocomplete_fields = ("customer",)
+    readonly_fields = ("public_id", "recognised_by", "status_badge", "revoked_at", "created_at")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        told = ("customer", "name", "allowed_models", "allowed_networks", "expires_at")
+        return (
+            told if obj is None else ("public_id", "recognised_by", "status_badge", *told, "revoked_at", "created_at")
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """A key never moves to another customer."""
+        return self.readonly_fields if obj is None else ("customer", *self.readonly_fields)
+
+    def make(self, obj: ApiKey) -> tuple[ApiKey, str]:
+        return keys.create_api_key(
+            customer=obj.customer,
+            name=obj.name,
+            at=timezone.now(),
+            allowed_models=obj.allowed_models,
+            allowed_networks=obj.allowed_networks,
+            expires_at=obj.expires_at,
+        )
+
+    def stop(self, number: int) -> None:
+        keys.revoke_api_key(api_key_id=number, at=timezone.now())
+
+    @display(description="Limited to")
+    def limits(self, obj: ApiKey) -> str:
+        parts = []
+        if obj.allowed_models:
+            parts.append(f"{len(obj.allowed_models)} models")
+        if obj.allowed_networks:
+            parts.append(f"{len(obj.allowed_networks)} networks")
+        return ", ".join(parts) or html.NOTHING
+
+
+class RelayTokenForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[("authorize", "Ask before requests"), ("usage", "Report usage")],
+        initial=list(keys.RELAY_SCOPES),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+    class Meta:
+        model = RelayToken
+        fields = ("name", "scopes")
+
+
+@admin.register(RelayToken)
+class RelayTokenAdmin(SecretAdmin):
+    form = RelayTokenForm
+    noun = "relay token"
+    what_it_stops = "The relay that uses it can neither authorize requests nor report usage any more."
+    list_display = ("public_id", "name", "recognised_by", "status_badge", "scope_list", "created_at")
+    list_filter = (KeyStatusFilter, "created_at")
+    search_fields = ("public_id__exact", "name", "last4__exact")
+    search_help_text = "Token's id, name or last four characters"
+    readonly_fields = ("public_id", "recognised_by", "status_badge", "revoked_at", "created_at")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        told = ("name", "scopes")
+        return (
+            told if obj is None else ("public_id", "recognised_by", "status_badge", *told, "revoked_at", "created_at")
+        )
+
+    def make(self, obj: RelayToken) -> tuple[RelayToken, str]:
+        return keys.create_relay_token(name=obj.name, scopes=obj.scopes)
+
+    def stop(self, number: int) -> None:
+        keys.revoke_relay_token(relay_token_id=number, at=timezone.now())
+
+    @display(description="Scopes")
+    def scope_list(self, obj: RelayToken) -> str:
+        return ", ".join(obj.scopes)

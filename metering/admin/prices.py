@@ -1,0 +1,162 @@
+"""Prices, the sets they were used in, and the price book's version: to look at."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import Panel, ReadOnlyAdmin
+from metering.admin.price_set import set_rows
+from metering.models import Price, PriceBookVersion, PriceSet
+
+
+class InForceFilter(DropdownFilter):
+    title = "when"
+    parameter_name = "when"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("now", "In force now"), ("announced", "Announced"), ("over", "Over")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        now = timezone.now()
+        begun = Q(effective_from=None) | Q(effective_from__lte=now)
+        match self.value():
+            case "now":
+                return queryset.filter(begun, Q(effective_until=None) | Q(effective_until__gt=now))
+            case "announced":
+                return queryset.filter(effective_from__gt=now)
+            case "over":
+                return queryset.filter(effective_until__lte=now)
+        return queryset
+
+
+class DerivedFilter(DropdownFilter):
+    title = "how it came"
+    parameter_name = "how"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("given", "Given by the source"), ("derived", "Derived by a rule")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "given":
+                return queryset.filter(derived="")
+            case "derived":
+                return queryset.exclude(derived="")
+        return queryset
+
+
+@admin.register(Price)
+class PriceAdmin(ReadOnlyAdmin):
+    list_display = (
+        "model",
+        "kind_badge",
+        "channel",
+        "meter",
+        "tier_amount",
+        "unit_price_amount",
+        "begins",
+        "effective_until",
+        "derived",
+    )
+    list_filter = (
+        "kind",
+        "channel",
+        ("model", AutocompleteSelectFilter),
+        "meter",
+        InForceFilter,
+        DerivedFilter,
+    )
+    list_select_related = ("model", "channel")
+    search_fields = ("model__public_id", "meter__exact", "source__exact")
+    search_help_text = "A part of a model's id, or a meter"
+    fields = (
+        "model",
+        "kind_badge",
+        "channel",
+        "meter",
+        "tier_amount",
+        "unit_price_amount",
+        "begins",
+        "effective_until",
+        "daily_from",
+        "daily_until",
+        "derived",
+        "source",
+        "created_at",
+    )
+
+    @display(description="Kind", label={"Cost on the channel": "warning", "List price": "info"}, ordering="kind")
+    def kind_badge(self, obj: Price) -> str:
+        return obj.get_kind_display()
+
+    @display(description="Prompts above", ordering="above_prompt_tokens")
+    def tier_amount(self, obj: Price) -> str:
+        return html.quantity(obj.above_prompt_tokens) if obj.above_prompt_tokens else html.NOTHING
+
+    @display(description="Unit price", ordering="unit_price")
+    def unit_price_amount(self, obj: Price) -> str:
+        return html.unit_price(obj.unit_price, obj.per)
+
+    @display(description="From", ordering="effective_from")
+    def begins(self, obj: Price) -> str:
+        return html.moment(obj.effective_from) if obj.effective_from else "always"
+
+
+@admin.register(PriceSet)
+class PriceSetAdmin(ReadOnlyAdmin):
+    list_display = ("number", "model_name", "channel_name", "plan_name", "meter_list", "created_at")
+    search_fields = ("id__exact", "content__model")
+    search_help_text = "Number, or a model's id"
+    fields = ("number", "model_name", "channel_name", "plan_name", "created_at")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term or "\x00" in term:
+            return (queryset.none() if term else queryset), False
+        if term.isdecimal() and len(term) < 19:
+            return queryset.filter(pk=int(term)), False
+        return queryset.filter(content__model=term), False
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        return [
+            Panel(
+                title="Unit prices",
+                headers=("Meter", "Charge", "Cost", "Charge price row", "Cost price row"),
+                rows=set_rows(obj),
+                numbers=frozenset({1, 2}),
+            )
+        ]
+
+    @display(description="No.", ordering="id")
+    def number(self, obj: PriceSet) -> str:
+        return str(obj.pk)
+
+    @display(description="Model")
+    def model_name(self, obj: PriceSet) -> str:
+        return str(obj.content.get("model", html.NOTHING))
+
+    @display(description="Channel")
+    def channel_name(self, obj: PriceSet) -> str:
+        return str(obj.content.get("channel", html.NOTHING))
+
+    @display(description="Plan")
+    def plan_name(self, obj: PriceSet) -> str:
+        return str(obj.content.get("plan", html.NOTHING))
+
+    @display(description="Meters")
+    def meter_list(self, obj: PriceSet) -> str:
+        return ", ".join(obj.content.get("meters", {}))
+
+
+@admin.register(PriceBookVersion)
+class PriceBookVersionAdmin(ReadOnlyAdmin):
+    list_display = ("version", "changed_at")
+    search_fields = ("version__exact",)

@@ -1,0 +1,307 @@
+"""Usage events, hourly usage and event keys: to look at."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import Figure, Panel, looked_up
+from billing.admin.filters import CustomerFilter, DaysFilter, NamedFilter, PeriodFilter
+from billing.admin.hot import CUSTOMER_PARAMETER, HotModelAdmin
+from billing.admin.ledger import CustomerColumn
+from billing.models import Hold, Transfer
+from metering.admin.price_set import meter_rows
+from metering.models import ApiKey, Channel, EventKey, Model, ParkedEvent, PriceSet, UsageEvent, UsageHour
+from relayadmin import ids
+from relayadmin.money import amount_text
+
+EVENT_TONES = {"completed": "success", "aborted": "warning", "failed": "danger"}
+
+
+class ModelFilter(NamedFilter):
+    title = "model"
+    parameter_name = "model"
+    column = "model_id"
+
+    def choose(self) -> Iterable[tuple[str, str]]:
+        return [(str(number), name) for number, name in Model.objects.values_list("id", "public_id")]
+
+
+class ChannelFilter(NamedFilter):
+    title = "channel"
+    parameter_name = "channel"
+    column = "channel_id"
+
+    def choose(self) -> Iterable[tuple[str, str]]:
+        return [(str(number), name) for number, name in Channel.objects.values_list("id", "name")]
+
+
+class KeyFilter(NamedFilter):
+    """The keys of the chosen customer; no filter until one is chosen."""
+
+    title = "API key (once a customer is chosen)"
+    parameter_name = "key"
+    column = "api_key_id"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get(CUSTOMER_PARAMETER, "")
+        if not chosen.isdecimal() or len(chosen) > 18:
+            return []
+        found = ApiKey.objects.filter(customer_id=int(chosen)).values_list("id", "name", "last4")
+        return [(str(number), f"{name} …{last4}") for number, name, last4 in found]
+
+
+class UsageColumns(CustomerColumn):
+    """Names of what plain number columns point at; the list has looked them up in one query each."""
+
+    lookups = {"api_key_id": ApiKey, "model_id": Model, "channel_id": Channel}
+
+    @display(description="API key")
+    def key_link(self, obj: Any) -> str:
+        key = looked_up(obj, "api_key_id")
+        return html.row_link(key, obj.api_key_id, key.name if key else None)
+
+    @display(description="Model")
+    def model_link(self, obj: Any) -> str:
+        return html.row_link(looked_up(obj, "model_id"), obj.model_id)
+
+    @display(description="Channel")
+    def channel_link(self, obj: Any) -> str:
+        return html.row_link(looked_up(obj, "channel_id"), obj.channel_id)
+
+    @display(description="Price set")
+    def price_set_link(self, obj: Any) -> str:
+        return html.link(html.object_url(PriceSet, obj.price_set_id), f"price set {obj.price_set_id}")
+
+    @display(description="Charge")
+    def charge_amount(self, obj: Any) -> str:
+        return html.amount(obj.charge)
+
+    @display(description="Cost")
+    def cost_amount(self, obj: Any) -> str:
+        return html.amount(obj.cost)
+
+    @display(description="Margin")
+    def margin_amount(self, obj: Any) -> str:
+        return html.amount(obj.charge - obj.cost)
+
+
+def money_figures(obj: Any) -> list[Figure]:
+    margin = obj.charge - obj.cost
+    return [
+        Figure("Charge", amount_text(obj.charge), "what the customer pays, USD"),
+        Figure("Cost", amount_text(obj.cost), "what the channel charges us, USD"),
+        Figure("Margin", amount_text(margin), "charge − cost", tone="danger" if margin < 0 else ""),
+    ]
+
+
+def meters_panel(quantities: dict[str, int], prices: PriceSet | None) -> Panel:
+    rows, (charge, cost) = meter_rows(quantities, prices)
+    return Panel(
+        title="Meters",
+        headers=("Meter", "Quantity", "Unit price", "Charge", "Unit cost", "Cost", "Margin"),
+        rows=rows,
+        numbers=frozenset({1, 2, 3, 4, 5, 6}),
+        total=("Sum", "", "", html.amount(charge), "", html.amount(cost), html.amount(charge - cost)),
+        note="Quantity × unit price ÷ 1,000,000 tokens (or 1,000 calls) is the amount, exactly.",
+        empty="Nothing was counted: this call cost nothing.",
+    )
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(UsageColumns, HotModelAdmin):
+    sequence_table = "metering_eventkey"
+    list_display = (
+        "public_id",
+        "customer_link",
+        "key_link",
+        "model_link",
+        "channel_link",
+        "status_badge",
+        "charge_amount",
+        "cost_amount",
+        "occurred_at",
+    )
+    list_filter = (
+        CustomerFilter,
+        KeyFilter,
+        ModelFilter,
+        ChannelFilter,
+        "status",
+        PeriodFilter,
+        ("occurred_at", DaysFilter),
+    )
+    search_words = "a customer's name, a cus_… or evt_… id, or (with a customer chosen) the relay's event id"
+    fields = (
+        "public_id",
+        "event_id",
+        "customer_link",
+        "key_link",
+        "model_link",
+        "channel_link",
+        "status_badge",
+        "estimated",
+        "format",
+        "occurred_at",
+        "received_at",
+        "period",
+        "price_set_link",
+        "transfer_link",
+        "hold_link",
+        "usage_json",
+        "metadata_json",
+    )
+
+    def search_text(self, request: HttpRequest, queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
+        chosen = request.GET.get(CUSTOMER_PARAMETER, "")
+        if chosen.isdecimal() and len(chosen) <= 18:
+            numbers = EventKey.objects.filter(customer_id=int(chosen), event_id=term).values_list("id", flat=True)
+            return queryset.filter(id__in=list(numbers))
+        return super().search_text(request, queryset, term)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UsageEvent]:
+        queryset: QuerySet[UsageEvent] = super().get_queryset(request)
+        is_list = request.resolver_match is not None and str(request.resolver_match.url_name).endswith("_changelist")
+        return queryset.defer("usage", "quantities", "metadata") if is_list else queryset
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        return money_figures(obj)
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        prices = PriceSet.objects.filter(pk=obj.price_set_id).first()
+        panels = [meters_panel(obj.quantities, prices)]
+        parked = ParkedEvent.objects.filter(customer_id=obj.customer_id, number=obj.pk).first()
+        if parked is not None:
+            panels.append(
+                Panel(
+                    title="Parked before it was settled",
+                    headers=("Reason", "Detail", "Received", "Resolved", "How"),
+                    rows=[
+                        (
+                            html.link(html.object_url(ParkedEvent, parked.pk), parked.reason),
+                            parked.detail or html.NOTHING,
+                            html.moment(parked.received_at),
+                            html.moment(parked.resolved_at),
+                            parked.resolution or html.NOTHING,
+                        )
+                    ],
+                )
+            )
+        return panels
+
+    @display(description="Status", label=EVENT_TONES)
+    def status_badge(self, obj: UsageEvent) -> str:
+        return obj.status
+
+    @display(description="Transfer")
+    def transfer_link(self, obj: UsageEvent) -> str:
+        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
+
+    @display(description="Hold")
+    def hold_link(self, obj: UsageEvent) -> str:
+        return html.hot_link(Hold, obj.customer_id, obj.hold_id)
+
+    @display(description="The provider's usage")
+    def usage_json(self, obj: UsageEvent) -> str:
+        return html.pretty_json(obj.usage)
+
+    @display(description="Metadata")
+    def metadata_json(self, obj: UsageEvent) -> str:
+        return html.pretty_json(obj.metadata)
+
+
+@admin.register(UsageHour)
+class UsageHourAdmin(UsageColumns, HotModelAdmin):
+    list_display = (
+        "hour_link",
+        "customer_link",
+        "key_link",
+        "model_link",
+        "channel_link",
+        "requests_amount",
+        "charge_amount",
+        "cost_amount",
+        "margin_amount",
+        "period",
+    )
+    list_filter = (
+        CustomerFilter,
+        KeyFilter,
+        ModelFilter,
+        ChannelFilter,
+        PeriodFilter,
+        ("hour", DaysFilter),
+    )
+    # Every addition to an hour takes a number, so the newest rows lie far apart.
+    widenings = (1, 10, 100, 1_000, 10_000)
+    customer_ordering = ("-hour", "-id")
+    search_words = "a customer's name or a cus_… id"
+    fields = (
+        "hour",
+        "period",
+        "customer_link",
+        "key_link",
+        "model_link",
+        "channel_link",
+        "price_set_link",
+        "requests_amount",
+    )
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        return money_figures(obj)
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        return [meters_panel(obj.quantities, PriceSet.objects.filter(pk=obj.price_set_id).first())]
+
+    @display(description="Hour (UTC)")
+    def hour_link(self, obj: UsageHour) -> str:
+        return f"{obj.hour:%Y-%m-%d %H:%M}"
+
+    @display(description="Requests")
+    def requests_amount(self, obj: UsageHour) -> str:
+        return html.quantity(obj.requests)
+
+
+@admin.register(EventKey)
+class EventKeyAdmin(CustomerColumn, HotModelAdmin):
+    list_display = ("public_id", "customer_link", "event_id")
+    list_filter = (CustomerFilter,)
+    search_words = "a customer's name, a cus_… or evt_… id, or (with a customer chosen) the relay's event id"
+    search_column = "event_id"
+    has_newest = False
+    customer_ordering = ("event_id",)
+    fields = ("public_id", "customer_link", "event_id", "became")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EventKey]:
+        queryset: QuerySet[EventKey] = super().get_queryset(request)
+        return queryset.defer("digest")
+
+    def key_of(self, customer_id: int, number: int) -> dict[str, Any]:
+        """The table is found by the relay's id, which the event or the parked event knows."""
+        event_id = (
+            UsageEvent.objects.filter(customer_id=customer_id, id=number).values_list("event_id", flat=True).first()
+            or ParkedEvent.objects.filter(customer_id=customer_id, number=number)
+            .values_list("event_id", flat=True)
+            .first()
+        )
+        return {"customer_id": customer_id, "event_id": event_id, "id": number}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        parsed = ids.parse_hot_id("evt", search_term.strip())
+        if parsed is not None:
+            return queryset.filter(**self.key_of(*parsed)), False
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, search_term)
+        return found
+
+    @display(description="Became")
+    def became(self, obj: EventKey) -> str:
+        if UsageEvent.objects.filter(customer_id=obj.customer_id, id=obj.pk).exists():
+            return html.hot_link(UsageEvent, obj.customer_id, obj.pk)
+        parked = ParkedEvent.objects.filter(customer_id=obj.customer_id, number=obj.pk).first()
+        return html.NOTHING if parked is None else html.link(html.object_url(ParkedEvent, parked.pk), "a parked event")

@@ -1,0 +1,337 @@
+"""The operator's home page and the sidebar."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.apps import apps
+from django.db import connection
+from django.db.models import Q, Sum
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+
+from billing.admin import html
+from billing.admin.base import Figure, Panel
+from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
+from billing.models import Customer, JobRun, Wallet
+from billing.periods import bounds, month_of, operator_timezone
+from metering.models import (
+    ApiKey,
+    EventConflict,
+    Model,
+    ParkedEvent,
+    QuarantinedEvent,
+    RelayToken,
+    UnclaimedEvent,
+)
+from relayadmin.money import ZERO, amount_text, to_cents
+
+DAYS = 14
+BAR_PX = 120
+
+# (group, [(title, model, icon)]); a group without anything the user may see is left out.
+SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "Money",
+        (
+            ("Wallets", "billing.Wallet", "account_balance_wallet"),
+            ("Transfers", "billing.Transfer", "swap_horiz"),
+            ("Entries", "billing.Entry", "format_list_numbered"),
+            ("Credit grants", "billing.Grant", "redeem"),
+            ("Grant uses", "billing.GrantUse", "local_fire_department"),
+            ("Holds", "billing.Hold", "hourglass_top"),
+            ("Invoices", "billing.Invoice", "receipt_long"),
+            ("Invoice lines", "billing.InvoiceLine", "list_alt"),
+            ("Invoice series", "billing.InvoiceSeries", "tag"),
+        ),
+    ),
+    (
+        "Usage",
+        (
+            ("Usage events", "metering.UsageEvent", "bolt"),
+            ("Hourly usage", "metering.UsageHour", "schedule"),
+            ("Parked events", "metering.ParkedEvent", "pause_circle"),
+            ("Unclaimed events", "metering.UnclaimedEvent", "help"),
+            ("Conflicts", "metering.EventConflict", "error"),
+            ("Quarantine", "metering.QuarantinedEvent", "gpp_bad"),
+            ("Event keys", "metering.EventKey", "fingerprint"),
+        ),
+    ),
+    (
+        "Price book",
+        (
+            ("Models", "metering.Model", "smart_toy"),
+            ("Model aliases", "metering.ModelAlias", "label"),
+            ("Channels", "metering.Channel", "storefront"),
+            ("Prices", "metering.Price", "sell"),
+            ("Price sets", "metering.PriceSet", "data_object"),
+            ("Plans", "metering.Plan", "percent"),
+            ("Customers' plans", "metering.CustomerPlan", "assignment_ind"),
+            ("Version", "metering.PriceBookVersion", "history"),
+        ),
+    ),
+    (
+        "People",
+        (
+            ("Customers", "billing.Customer", "groups"),
+            ("API keys", "metering.ApiKey", "vpn_key"),
+            ("Memberships", "billing.Membership", "badge"),
+            ("Access tokens", "billing.AccessToken", "token"),
+            ("Users", "auth.User", "person"),
+            ("Groups", "auth.Group", "group"),
+        ),
+    ),
+    (
+        "Operation",
+        (
+            ("Job runs", "billing.JobRun", "play_circle"),
+            ("Timetable", "django_celery_beat.PeriodicTask", "event_repeat"),
+            ("Intervals", "django_celery_beat.IntervalSchedule", "timer"),
+            ("Crontabs", "django_celery_beat.CrontabSchedule", "calendar_month"),
+            ("Clocked", "django_celery_beat.ClockedSchedule", "alarm"),
+            ("Solar", "django_celery_beat.SolarSchedule", "wb_sunny"),
+            ("Relay tokens", "metering.RelayToken", "router"),
+            ("Idempotent answers", "billing.IdempotentAnswer", "replay"),
+            ("Settings", "billing.OperatorSettings", "settings"),
+        ),
+    ),
+)
+
+
+def stylesheet(request: HttpRequest) -> str:
+    return static("relayadmin/admin.css")
+
+
+def may_see(request: HttpRequest, label: str) -> bool:
+    """Whether this user may look at a model."""
+    app, name = label.lower().split(".")
+    user = request.user
+    return user.has_perm(f"{app}.view_{name}") or user.has_perm(f"{app}.change_{name}")
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The sidebar: what this user may see, in groups."""
+    groups: list[dict[str, Any]] = [
+        {"items": [{"title": "Home", "icon": "home", "link": reverse("admin:index")}]},
+    ]
+    for title, entries in SIDEBAR:
+        items = [
+            {
+                "title": name,
+                "icon": icon,
+                "link": html.list_url(apps.get_model(label)),
+            }
+            for name, label, icon in entries
+            if may_see(request, label)
+        ]
+        if items:
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do on a new installation."""
+
+    text: str
+    is_done: bool
+    url: str = ""
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    title: str
+    figures: list[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One day's charge; `height_px` against the highest day."""
+
+    day: str
+    label: str
+    charge: str
+    short: str
+    requests: str
+    height_px: int
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """What the home page shows, as far as this user may see it."""
+    now = timezone.now()
+    groups, panels, bars, steps = [], [], [], []
+    zone = operator_timezone()
+    if may_see(request, "metering.UsageHour"):
+        days = _days(now)
+        groups.append(Group("Usage", _usage_figures(days, now)))
+        bars = _bars(days, now)
+    if may_see(request, "billing.Wallet"):
+        groups.insert(0, Group("Money", _money_figures()))
+    waiting = _waiting_figures(request)
+    if waiting:
+        groups.append(Group("To work through", waiting))
+    if may_see(request, "billing.JobRun"):
+        panels.append(_jobs_panel())
+    if request.user.is_superuser:
+        steps = _first_steps()
+    context["home"] = {
+        "groups": groups,
+        "panels": panels,
+        "bars": bars,
+        "has_charge": any(bar.height_px for bar in bars),
+        "steps": [] if all(step.is_done for step in steps) else steps,
+        "timezone": zone.key,
+    }
+    if not (groups or panels):
+        context["home"] = {}
+    return context
+
+
+def _money_figures() -> list[Figure]:
+    sums = Wallet.objects.exclude(customer__is_house=True).aggregate(
+        credit=Sum("balance", filter=Q(balance__gt=0)),
+        debt=Sum("balance", filter=Q(balance__lt=0)),
+        held=Sum("held"),
+    )
+    customers = Customer.objects.exclude(is_house=True).count()
+    wallets = html.list_url(Wallet)
+    debt = -(sums["debt"] or ZERO)
+    return [
+        Figure("Customers", f"{customers:,}", url=html.list_url(Customer)),
+        Figure("Credit outstanding", amount_text(sums["credit"] or ZERO), "USD, balances above zero", wallets),
+        Figure("Debt", amount_text(debt), "USD, balances below zero", f"{wallets}?o=3", "danger" if debt else ""),
+        Figure("Held", amount_text(sums["held"] or ZERO), "USD, for requests that run now", f"{wallets}?o=-4"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Sums of one day in the operator's time zone; `in_month`: those billed in this month."""
+
+    day: date
+    period: date
+    requests: int
+    charge: Decimal
+    cost: Decimal
+
+
+def _days(now: datetime) -> list[Day]:
+    """Hourly usage of this billing month and of the last days, by day and billing period; one query."""
+    zone = operator_timezone()
+    month = month_of(now, zone)
+    first = datetime.combine(now.astimezone(zone).date() - timedelta(days=DAYS - 1), datetime.min.time(), zone)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (hour AT TIME ZONE %s)::date AS day, period, sum(requests), sum(charge), sum(cost)"
+            " FROM metering_usagehour WHERE hour >= %s OR period = %s GROUP BY 1, 2",
+            [zone.key, min(first, bounds(month, zone)[0]).astimezone(UTC), month],
+        )
+        return [Day(*row) for row in cursor.fetchall()]
+
+
+def _usage_figures(days: list[Day], now: datetime) -> list[Figure]:
+    zone = operator_timezone()
+    today, month = now.astimezone(zone).date(), month_of(now, zone)
+    figures = []
+    for name, rows in (
+        ("today", [row for row in days if row.day == today]),
+        ("this month", [row for row in days if row.period == month]),
+    ):
+        requests = sum(row.requests for row in rows)
+        charge = sum((row.charge for row in rows), ZERO)
+        cost = sum((row.cost for row in rows), ZERO)
+        url = html.list_url(apps.get_model("metering.UsageHour"))
+        margin = charge - cost
+        figures += [
+            Figure(f"Charge {name}", amount_text(charge), f"USD, {requests:,} requests", url),
+            Figure(f"Cost {name}", amount_text(cost), "USD", url),
+            Figure(f"Margin {name}", amount_text(margin), "USD", url, "danger" if margin < 0 else ""),
+        ]
+    return figures
+
+
+def _bars(days: list[Day], now: datetime) -> list[Bar]:
+    today = now.astimezone(operator_timezone()).date()
+    wanted = [today - timedelta(days=back) for back in reversed(range(DAYS))]
+    charges = {day: sum((row.charge for row in days if row.day == day), ZERO) for day in wanted}
+    requests = {day: sum(row.requests for row in days if row.day == day) for day in wanted}
+    highest = max(charges.values())
+    return [
+        Bar(
+            day=day.isoformat(),
+            label=f"{day:%a} {day.day}",
+            charge=amount_text(charge),
+            short=str(to_cents(charge)) if charge else "",
+            requests=f"{requests[day]:,}",
+            height_px=max(1, int(charge / highest * BAR_PX)) if charge > 0 else 0,
+        )
+        for day, charge in charges.items()
+    ]
+
+
+def _waiting_figures(request: HttpRequest) -> list[Figure]:
+    """Open rows of the lists to work through; partial indexes serve the counts."""
+    lists: tuple[tuple[str, Any, str, str], ...] = (
+        ("Parked", ParkedEvent, "no price, unknown model, …", "warning"),
+        ("Unclaimed", UnclaimedEvent, "nobody's key", "warning"),
+        ("Conflicts", EventConflict, "same id, other content", "danger"),
+        ("Quarantined", QuarantinedEvent, "malformed", "danger"),
+    )
+    figures = []
+    for title, model, hint, tone in lists:
+        if may_see(request, model._meta.label):
+            count = model.objects.filter(resolved_at=None).count()
+            figures.append(Figure(title, f"{count:,}", hint, html.list_url(model), tone if count else ""))
+    return figures
+
+
+def _jobs_panel() -> Panel:
+    """The last run of each job that has run or is to run; what never ran is named too."""
+    scheduled = PeriodicTask.objects.filter(enabled=True).values_list("task", flat=True)
+    names = sorted({*job_names(), *(task for task in scheduled if not task.startswith("celery."))})
+    rows = []
+    for name in names:
+        run = JobRun.objects.filter(job=name).order_by("-started_at").first()
+        if run is None:
+            rows.append((name, html.badge("never ran", "warning"), html.NOTHING, html.NOTHING, html.NOTHING))
+            continue
+        outcome = run_outcome(run)
+        rows.append(
+            (
+                html.link(html.object_url(JobRun, run.pk), name),
+                html.badge(outcome, RUN_TONES[outcome]),
+                html.moment(run.started_at),
+                duration_text(run.duration_ms),
+                run.error.strip().rpartition("\n")[2][:160] or result_text(run.result),
+            )
+        )
+    return Panel(
+        title="Scheduled jobs: the last run of each",
+        headers=("Job", "Outcome", "Started (UTC)", "Took", "What it did"),
+        rows=rows,
+        empty="No job has run yet: are worker and beat running? `make run` starts both.",
+        url=html.list_url(JobRun),
+    )
+
+
+def _first_steps() -> list[Step]:
+    """What a new installation still needs, in the order to do it."""
+    return [
+        Step("Load the price book", Model.objects.exists(), how="python manage.py import_prices"),
+        Step(
+            "Make a token for the relay",
+            RelayToken.objects.filter(revoked_at=None).exists(),
+            reverse("admin:metering_relaytoken_add"),
+        ),
+        Step(
+            "Add the first customer",
+            Customer.objects.exclude(is_house=True).exists(),
+            reverse("admin:billing_customer_add"),
+        ),
+        Step("Give the customer an API key", ApiKey.objects.exists(), reverse("admin:metering_apikey_add")),
+    ]
