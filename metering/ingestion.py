@@ -24,6 +24,8 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_EVENT_BYTES = 64 * 1024
 MAX_METADATA_BYTES = 4 * 1024
 MAX_ID_LENGTH = 255
+# What is kept is read again at any depth of the call stack, and Python's own JSON reader stops at about 900 levels.
+MAX_NESTING = 100
 STATUSES = frozenset({"completed", "aborted", "failed"})
 
 _SECRETS = re.compile(r"(sk-|rl_|ct_|whsec_)[A-Za-z0-9_\-]{4,}")
@@ -206,10 +208,25 @@ def _split_by_hand(body: bytes, error: Exception) -> list[bytes]:
     return [raw for raw in raws if raw.strip()]
 
 
+def _nesting(raw: bytes) -> int:
+    """How deep arrays and objects stand in each other; what stands in strings doesn't count."""
+    deepest = depth = 0
+    for token in _TOKENS.finditer(raw):
+        mark = token.group()
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in b"]}":
+            depth -= 1
+    return deepest
+
+
 def _event(index: int, raw: bytes) -> Event:
     """One event. Raises _Invalid, InvalidUsage."""
     if len(raw) > MAX_EVENT_BYTES:
         raise _Invalid("invalid_event", f"an event has at most 64 KiB, this one has {len(raw):,} bytes")
+    if raw.count(b"[") + raw.count(b"{") > MAX_NESTING and _nesting(raw) > MAX_NESTING:
+        raise _Invalid("invalid_event", f"the event is nested too deeply: more than {MAX_NESTING} levels")
     try:
         wire = _wire.decode(raw)
         if b"\\u" in raw:
@@ -220,8 +237,6 @@ def _event(index: int, raw: bytes) -> Event:
         raise _Invalid("invalid_event", f"the event does not fit: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Invalid("invalid_event", f"the event is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise _Invalid("invalid_event", "the event is nested too deeply") from error
     if metadata_json == "null":
         metadata_json = None
     _check(wire, metadata_json)
@@ -269,7 +284,6 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
     for name, text in (
         ("api_key_id", wire.api_key_id),
         ("channel", wire.channel),
-        ("authorization", wire.authorization),
         ("replaces", wire.replaces),
     ):
         if text is not None and not 1 <= len(text) <= MAX_ID_LENGTH:
@@ -279,6 +293,11 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
             raise _Invalid("invalid_event", "metadata has at most 4 KiB")
         if not metadata_json.startswith("{"):
             raise _Invalid("invalid_event", "metadata must be an object")
+        try:
+            # A number beyond floats would be kept in full length, and Python could never read it again.
+            _any.decode(wire.metadata)
+        except msgspec.ValidationError as error:
+            raise _Invalid("invalid_event", f"metadata does not fit: {error}") from error
 
 
 def _refuse_nul(value: Any) -> None:
@@ -312,7 +331,7 @@ def _id_of(raw: bytes) -> str:
         found = _only_id.decode(raw).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    return found[:MAX_ID_LENGTH].replace("\x00", "\\u0000")
+    return found.replace("\x00", "\\u0000")[:MAX_ID_LENGTH]
 
 
 def mask(text: str) -> str:
