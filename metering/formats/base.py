@@ -33,7 +33,7 @@ def count(value: object, name: str) -> int:
         if 0 <= value <= LARGEST_COUNT:
             return value
         if value < 0:
-            raise InvalidUsage(f"usage.{name} must be ≥ 0, not {value}")
+            raise InvalidUsage(f"usage.{name} must be ≥ 0, not {_shown(value)}")
         raise InvalidUsage(f"usage.{name} must be at most 10^12, not {_shown(value)}")
     raise InvalidUsage(f"usage.{name} must be a whole number, not {_shown(value)}")
 
@@ -65,9 +65,8 @@ def word(usage: dict[str, Any], name: str, default: str) -> str:
 
 def unknown_counter(value: dict[str, Any], known: frozenset[str], path: str = "") -> str:
     """The path of the first counter above zero that is not `known`, or ""."""
-    for name in value.keys() - known:
-        found = _above_zero(value[name], f"{path}{name}")
-        if found:
+    for name in sorted(value.keys() - known):  # Sorted, so that a repeat names the same one in every process.
+        if found := _above_zero(value[name], f"{path}{name}"):
             return found
     return ""
 
@@ -78,7 +77,7 @@ def _above_zero(value: object, path: str) -> str:
     if isinstance(value, int | float):
         return path if value > 0 else ""
     if isinstance(value, dict):
-        return next((found for key, item in value.items() if (found := _above_zero(item, f"{path}.{key}"))), "")
+        return next((found for key in sorted(value) if (found := _above_zero(value[key], f"{path}.{key}"))), "")
     if isinstance(value, list):
         return next((found for item in value if (found := _above_zero(item, f"{path}[]"))), "")
     return ""
