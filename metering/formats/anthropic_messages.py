@@ -76,16 +76,15 @@ def read(usage: dict[str, Any]) -> Usage:
 def _writes(usage: dict[str, Any]) -> tuple[int, int]:
     """Five-minute and one-hour cache writes; a total without its split is five minutes, the default lifetime."""
     total = usage.get("cache_creation_input_tokens")
-    split = usage.get("cache_creation")
     if total is not None:
         total = count(total, "cache_creation_input_tokens")
-    if split is None:
-        return total or 0, 0
     split = part(usage, "cache_creation")
+    if all(value is None for value in split.values()):
+        return total or 0, 0
     five = optional_count(split.get("ephemeral_5m_input_tokens"), "cache_creation.ephemeral_5m_input_tokens")
     hour = optional_count(split.get("ephemeral_1h_input_tokens"), "cache_creation.ephemeral_1h_input_tokens")
-    if not split and total:
-        return total, 0
+    if unknown_counter(split, _KNOWN_WRITES):
+        return five, hour  # A lifetime that is new to us: the event waits, and what adds up is not known.
     if total is not None and total != five + hour:
         raise InvalidUsage(
             f"usage.cache_creation_input_tokens is {total}, but usage.cache_creation adds up to {five + hour}"
