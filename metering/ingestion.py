@@ -4,7 +4,9 @@ Decoding is done event by event, so that one bad event never fails its batch. A 
 before anything is stored or logged.
 """
 
+import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
@@ -121,12 +123,12 @@ def unpack(body: bytes, *, encoding: str) -> bytes:
         unpacked = body
     elif encoding == "gzip":
         try:
-            reader = zlib.decompressobj(wbits=31)
-            unpacked = reader.decompress(body, MAX_BODY_BYTES + 1)
-        except zlib.error as error:
+            with gzip.GzipFile(fileobj=io.BytesIO(body)) as reader:  # Reads on where several members are joined.
+                unpacked = reader.read(MAX_BODY_BYTES + 1)
+        except EOFError as error:
+            raise InvalidBatch("the gzip body ends in the middle; send the batch again") from error
+        except (OSError, zlib.error) as error:
             raise InvalidBatch("the body is not gzip, though Content-Encoding says so") from error
-        if len(unpacked) <= MAX_BODY_BYTES and not reader.eof:
-            raise InvalidBatch("the gzip body ends in the middle; send the batch again")
     else:
         raise InvalidBatch(f"Content-Encoding must be gzip or absent, not {encoding[:40]}")
     if len(unpacked) > MAX_BODY_BYTES:
