@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import msgspec
@@ -100,7 +100,7 @@ WHERE v.id = 1
 
 
 def look_up(*, relay_token_digest: bytes, api_key_digest: bytes) -> Caller:
-    """All that an authorization must know fresh, in one round trip; unknown and revoked keys take as long as good ones."""
+    """All that an authorization must know fresh, in one round trip; unknown keys take as long as good ones."""
     with server_cursor() as cursor:
         cursor.execute(_LOOK_UP, [relay_token_digest, api_key_digest], binary=True)
         row = cursor.fetchone()
@@ -120,10 +120,11 @@ def authorize(request: Request, *, caller: Caller, at: datetime) -> Authorizatio
 
     Raises Refusal in the contract's order, then holds.RequestConflict, holds.HoldResolved, holds.InsufficientBalance.
     """
+    table = pricing.at_version(caller.price_book_version)
+    _check_choices(request, table.catalog)
     key = caller.key
     if key is None or key.revoked_at is not None:
         raise Refusal("invalid_api_key", "The API key is not valid. Check it, or make a new one in the dashboard.")
-    table = pricing.at_version(caller.price_book_version)
     model_id = table.catalog.resolve(request.model)
     _check_key(request, key, table.catalog, model_id, at)
     if model_id is None:
@@ -132,7 +133,9 @@ def authorize(request: Request, *, caller: Caller, at: datetime) -> Authorizatio
     try:
         amount = _most(request, table, model, key.plan_id, at)
     except Unrateable as reason:
-        raise Refusal("model_not_found", f"The model {request.model!r} has no price: {reason.detail}.", "model") from reason
+        raise Refusal(
+            "model_not_found", f"The model {request.model!r} has no price: {reason.detail}.", "model"
+        ) from reason
     ttl_s = DEFAULT_TTL_S if request.ttl_seconds is None else request.ttl_seconds
     hold = holds.place(
         customer_id=key.customer_id,
@@ -155,11 +158,24 @@ def authorize(request: Request, *, caller: Caller, at: datetime) -> Authorizatio
     )
 
 
+def _check_choices(request: Request, catalog: Catalog) -> None:
+    """Refuse what no request can ask for; whose key it is comes after."""
+    if request.channel is not None and request.channel not in catalog.channels:
+        raise Refusal("invalid_request_error", f"channel {request.channel!r} is not known here.", "channel")
+    for name in ("service_tier", "speed"):
+        if getattr(request, name) not in {None, "standard"}:
+            raise Refusal("invalid_request_error", f"{name} must be standard: nothing else has prices here.", name)
+    if request.inference_geo not in {None, "", "global", "us"}:
+        raise Refusal("invalid_request_error", "inference_geo must be us, global or absent.", "inference_geo")
+
+
 def _check_key(request: Request, key: KeyRow, catalog: Catalog, model_id: int | None, at: datetime) -> None:
     if key.expires_at is not None and key.expires_at <= at:
         raise Refusal("key_expired", f"The API key expired at {key.expires_at.isoformat()}. Use another one.")
     if key.allowed_networks and not _is_inside(request.client_ip, key.allowed_networks):
-        raise Refusal("ip_not_allowed", f"The API key may not be used from {request.client_ip or 'an unknown address'}.")
+        raise Refusal(
+            "ip_not_allowed", f"The API key may not be used from {request.client_ip or 'an unknown address'}."
+        )
     if key.customer_status != Customer.Status.ACTIVE:
         raise Refusal("customer_suspended", f"The customer's account is {key.customer_status}. Ask the operator.")
     if key.allowed_models:
@@ -171,26 +187,22 @@ def _check_key(request: Request, key: KeyRow, catalog: Catalog, model_id: int | 
 def _is_inside(client_ip: str | None, networks: list[str]) -> bool:
     if client_ip is None:
         return False
+    return any(address in ip_network(network) for address in _forms(client_ip) for network in networks)
+
+
+def _forms(client_ip: str) -> list[IPv4Address | IPv6Address]:
+    """An address in both notations: a dual-stack listener sees 203.0.113.9 as ::ffff:203.0.113.9."""
     address = ip_address(client_ip)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in ip_network(network) for network in networks)
+    if isinstance(address, IPv4Address):
+        return [address, IPv6Address(f"::ffff:{address}")]
+    return [address] if address.ipv4_mapped is None else [address, address.ipv4_mapped]
 
 
 def _most(
     request: Request, table: pricing.PriceTable, model: CatalogModel, plan_id: int | None, at: datetime
 ) -> Decimal:
-    """The most this request can cost at the customer's prices now, in USD. Raises Refusal, Unrateable."""
-    channel_id = model.maker_channel_id
-    if request.channel is not None:
-        named = table.catalog.channels.get(request.channel)
-        if named is None:
-            raise Refusal("invalid_request_error", f"channel {request.channel!r} is not known here.", "channel")
-        channel_id = named
-    for name in ("service_tier", "speed"):
-        if getattr(request, name) not in {None, "standard"}:
-            raise Refusal("invalid_request_error", f"{name} must be standard: nothing else has prices here.", name)
-    if request.inference_geo not in {None, "", "global", "us"}:
-        raise Refusal("invalid_request_error", "inference_geo must be us, global or absent.", "inference_geo")
+    """The most this request can cost at the customer's prices now, in USD. Raises Unrateable."""
+    channel_id = model.maker_channel_id if request.channel is None else table.catalog.channels[request.channel]
     card = table.card(
         model_id=model.id,
         channel_id=channel_id,
