@@ -25,16 +25,16 @@ def take(batch: Batch, *, relay_token_id: int | None, at: datetime) -> Taken:
     """
     known, unknown = attribute(batch.events)
     settled = settlement.settle(known, at=at)
-    unclaimed, repeated = parking.keep_unclaimed(unknown, at=at)
+    unclaimed = parking.keep_unclaimed(unknown, at=at)
     rejected = batch.rejected + [
         Rejection(event.index, event.id, "invalid_event", f"could not be stored: {why}", mask(payload_json(event)))
-        for event, why in settled.culprits
+        for event, why in settled.culprits + unclaimed.culprits
     ]
     rejected.sort(key=lambda item: item.index)
     parking.quarantine(rejected, relay_token_id=relay_token_id, at=at)
     return Taken(
         accepted=settled.accepted,
-        duplicates=settled.duplicates + repeated,
-        parked=settled.parked + unclaimed,
+        duplicates=settled.duplicates + unclaimed.repeated,
+        parked=settled.parked + unclaimed.new,
         rejected=rejected,
     )

@@ -1,7 +1,7 @@
 """Events that wait: of unknown keys, or without a price. Kept, shown, and settled once what was missing is there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import DataError, IntegrityError
@@ -16,28 +16,44 @@ from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, ser
 _PAGE = 1_000
 
 
-def keep_unclaimed(events: Sequence[Event], *, at: datetime) -> tuple[int, int]:
-    """Keep events whose key nobody knows, once per (key, id); returns how many are (new, repeated).
+@dataclass(slots=True)
+class Kept:
+    """What became of events of unknown keys; `culprits` could not be stored, with the reason."""
 
-    A repeat with other content is recorded as a conflict.
-    """
-    if not events:
-        return 0, 0
+    new: int = 0
+    repeated: int = 0
+    culprits: list[tuple[Event, str]] = field(default_factory=list)
+
+
+def keep_unclaimed(events: Sequence[Event], *, at: datetime) -> Kept:
+    """Keep events whose key nobody knows, once per (key, id). A repeat with other content is recorded as a conflict."""
+    for event in events:
+        event.digest = event_digest(event)
+    return _keep_or_bisect(list(events), at) if events else Kept()
+
+
+def _keep_or_bisect(events: list[Event], at: datetime) -> Kept:
+    """One transaction; where a statement fails on data, halves of it, until the culprit is alone."""
+    try:
+        return in_transaction(lambda: _keep(events, at))
+    except (DataError, IntegrityError) as error:
+        if len(events) == 1:
+            return Kept(culprits=[(events[0], str(error).splitlines()[0])])
+    half = len(events) // 2
+    first, second = _keep_or_bisect(events[:half], at), _keep_or_bisect(events[half:], at)
+    return Kept(first.new + second.new, first.repeated + second.repeated, first.culprits + second.culprits)
+
+
+def _keep(events: list[Event], at: datetime) -> Kept:
     first: dict[tuple[str, str], Event] = {}
     repeated = []
     for event in events:
-        event.digest = event_digest(event)
         if first.setdefault((event.key_name, event.id), event) is not event:
             repeated.append(event)
-
-    def work() -> int:
-        new = _insert_unclaimed([first[key] for key in sorted(first)], at)
-        again = repeated + [event for key, event in first.items() if key not in new]
-        _record_conflicts(again, at)
-        return len(new)
-
-    kept = in_transaction(work)
-    return kept, len(events) - kept
+    new = _insert_unclaimed([first[key] for key in sorted(first)], at)
+    repeated += [event for key, event in first.items() if key not in new]
+    _record_conflicts(repeated, at)
+    return Kept(new=len(new), repeated=len(repeated))
 
 
 def _insert_unclaimed(events: list[Event], at: datetime) -> set[tuple[str, str]]:
@@ -64,17 +80,27 @@ def _insert_unclaimed(events: list[Event], at: datetime) -> set[tuple[str, str]]
 
 
 def _record_conflicts(events: Sequence[Event], at: datetime) -> None:
-    for event in events:
-        kept = UnclaimedEvent.objects.filter(key=event.key_name, event_id=event.id).first()
-        if kept is not None and bytes(kept.digest) != event.digest:
-            EventConflict.objects.create(
-                customer=None,
-                event_id=event.id,
-                kind="other_content",
-                detail="this id was reported before with other content, for a key that is not known",
-                payload={"api_key_id": event.key_name, "model": event.model, "quantities": event.usage.quantities},
-                received_at=at,
-            )
+    if not events:
+        return
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT u.key, u.event_id, u.digest FROM unnest(%s::text[], %s::text[]) AS t (key, event_id)"
+            " JOIN metering_unclaimedevent u ON u.key = t.key AND u.event_id = t.event_id",
+            [text_array([event.key_name for event in events]), text_array([event.id for event in events])],
+        )
+        kept = {(row[0], row[1]): bytes(row[2]) for row in cursor.fetchall()}
+    EventConflict.objects.bulk_create(
+        EventConflict(
+            customer=None,
+            event_id=event.id,
+            kind="other_content",
+            detail="this id was reported before with other content, for a key that is not known",
+            payload={"api_key_id": event.key_name, "model": event.model, "quantities": event.usage.quantities},
+            received_at=at,
+        )
+        for event in events
+        if kept[event.key_name, event.id] != event.digest
+    )
 
 
 def quarantine(rejected: Sequence[Rejection], *, relay_token_id: int | None, at: datetime) -> None:
