@@ -243,20 +243,25 @@ def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: d
 
 
 def _settle_holds(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:
-    settlements, named, strangers = [], {}, []
-    for item in rated:
+    settlements, strangers = [], []
+    named: dict[tuple[int, int], list[Event]] = {}
+    # In the order they were reported in, for the first without "more" settles the hold.
+    for item in sorted((item for item in rated if item.event.authorization is not None), key=_index):
         event = item.event
-        if event.authorization is None:
-            continue
-        parsed = ids.parse_hot_id("auth", event.authorization)
+        parsed = ids.parse_hot_id("auth", event.authorization or "")
         if parsed is None or parsed[0] != event.customer_id:
             strangers.append(event)
             continue
         item.hold_number = parsed[1]
         settlements.append(holds.Settlement(parsed[0], parsed[1], item.charge, is_last=not event.more))
-        named[parsed] = event
+        named.setdefault(parsed, []).append(event)
     missing = holds.settle(settlements, wallets=wallets, at=at)
     for item in rated:
         if item.hold_number is not None and (item.event.customer_id, item.hold_number) in missing:
             item.hold_number = None
-    event_store.record_unknown_authorizations(strangers + [named[key] for key in missing], at=at)
+    strangers += [event for key in sorted(missing) for event in named[key]]
+    event_store.record_unknown_authorizations(strangers, at=at)
+
+
+def _index(item: Rated) -> int:
+    return item.event.index
