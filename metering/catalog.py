@@ -8,12 +8,11 @@ from typing import Self
 
 from metering.models.catalog import Channel, Model, ModelAlias
 
-# What may follow a known name: a date or "latest", then perhaps a deployment version. Nothing else is taken off.
-DATED = re.compile(
-    r"^(?P<name>.+?)(?:[-@](?:20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|latest)"
-    r"|-20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))$"
-)
-VERSION = re.compile(r"-v\d+(?::\d+)?$")
+# What may follow a known name, before a deployment version: a date, "latest", or Vertex's "@default". No more.
+DATE = r"20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+DASHED_DATE = r"20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+DATED = re.compile(rf"(?P<name>.+?)(?:[-@](?:{DATE}|latest)|-{DASHED_DATE}|@default)", re.ASCII)
+VERSION = re.compile(r"-v\d+(?::\d+)?\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,13 @@ class Catalog:
         """The id of the model that `name` means, None if unknown.
 
         A public id or alias, as spelled or else in lower case; else the same without a date (`-20250929`,
-        `-2025-09-29`, `@20250929`), `-latest` or `@latest` at its end, a deployment version (`-v1:0`) after it aside.
+        `-2025-09-29`, `@20250929`), `-latest`, `@latest` or `@default` at its end, a deployment version (`-v1:0`)
+        after it aside.
         """
         found = self._known(name)
         if found is not None:
             return found
-        dated = DATED.match(VERSION.sub("", name))
+        dated = DATED.fullmatch(VERSION.sub("", name))
         return self._known(dated["name"]) if dated else None
 
     def _known(self, name: str) -> int | None:

@@ -24,7 +24,7 @@ from metering.price_sources.rows import Row
 from relayadmin.db import copy_rows, copy_text, in_transaction, server_cursor
 
 SOURCE = "genai-prices"
-LOCK = 7_246_011_907  # pg_advisory_xact_lock: one import at a time
+LOCK = 7_246_011_907
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ def import_prices(*, approve: bool, dry_run: bool, at: datetime, book: Book | No
     providers = read_providers() if book is None else {}
 
     def work() -> Summary:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        _take_lock()
         makers = dict(Model.objects.order_by().values_list("public_id", "maker__name"))
         wanted = book or build_book(providers, makers)
         shelf = _read_shelf()
@@ -74,6 +73,12 @@ def import_prices(*, approve: bool, dry_run: bool, at: datetime, book: Book | No
         )
 
     return in_transaction(work)
+
+
+def _take_lock() -> None:
+    """Wait for other imports to commit; held until ours does."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 
 
 @dataclass(slots=True)

@@ -35,5 +35,7 @@ def _names(base: str, model: SourceModel) -> tuple[str, ...]:
     regions = [region for region in REGIONS if any(re.search(rf"(^|/){region}\.", text) for text in said)]
     if model.id.startswith(("global.", "regional.")):
         regions = ["global", *(regions or USUAL_REGIONS)]
+    elif model.partial:  # the source takes the id with anything before it
+        regions = [*USUAL_REGIONS]
     tails = unique([tail, base, f"{base}-v1", f"{base}-v1:0"])
     return unique([*tails, *(f"{region}.{name}" for region in regions for name in tails)])
