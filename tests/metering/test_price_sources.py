@@ -49,7 +49,7 @@ def price_at(rows: tuple[Row, ...], meter: str, at: datetime, prompt_tokens: int
         and (row.daily_from is None or row.daily_until is None or row.daily_from <= at.time() < row.daily_until)
     ]
     best = max(held, key=lambda row: (row.daily_from is not None, row.above_prompt_tokens), default=None)
-    return best and best.unit_price
+    return None if best is None else best.unit_price
 
 
 def edges(model: Any) -> Iterator[datetime]:
