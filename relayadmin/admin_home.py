@@ -106,6 +106,10 @@ def stylesheet(request: HttpRequest) -> str:
     return static("relayadmin/admin.css")
 
 
+def favicon(request: HttpRequest) -> str:
+    return static("relayadmin/favicon.svg")
+
+
 def may_see(request: HttpRequest, label: str) -> bool:
     """Whether this user may look at a model."""
     app, name = label.lower().split(".")

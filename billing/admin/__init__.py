@@ -1,5 +1,9 @@
 """The operator's pages for customers and their money."""
 
+from django.contrib import admin
+
 from billing.admin import customers, invoices, ledger, operation, people
 
 __all__ = ["customers", "invoices", "ledger", "operation", "people"]
+
+admin.site.index_title = "Home"

@@ -11,8 +11,9 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
 
-MOST_ROWS = 10_000
+MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Panel:
     total: Sequence[object] = ()
     note: str = ""
     empty: str = "Nothing here."
+    # Text as it is, in place of rows.
+    body: str = ""
     url: str = ""
     # Further links beside it: (address, text).
     more: Sequence[tuple[str, str]] = ()
@@ -54,14 +57,31 @@ class Question:
 
 
 class BoundedPaginator(Paginator):
-    """Counts no further than MOST_ROWS: a count of millions would take longer than anybody reads."""
+    """Counts no further than `most`: a count of millions would take longer than anybody reads."""
+
+    most = MOST_ROWS
 
     @cached_property
     def count(self) -> int:
         rows = self.object_list
         if isinstance(rows, QuerySet):
-            return rows.order_by()[:MOST_ROWS].count()
+            return rows.order_by()[: self.most].count()
         return len(rows)
+
+
+class OperatorChangeList(ChangeList):
+    """A list that says when it does not show everything."""
+
+    note = ""
+    result_count: int
+    full_result_count: int | None
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if not (self.query or self.has_active_filters):
+            self.full_result_count = self.result_count
+        if self.result_count == getattr(self.paginator, "most", None):
+            self.note += f" There are {self.result_count:,} rows or more; only these are paged through."
 
 
 class OperatorAdmin(ModelAdmin):
@@ -79,6 +99,9 @@ class OperatorAdmin(ModelAdmin):
     change_form_outer_after_template = "admin/panels.html"
     # What other apps show on this page; they add to it when their own admin module is imported.
     more_panels: ClassVar[list[Callable[[HttpRequest, Any], Panel]]] = []
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[OperatorChangeList]:
+        return OperatorChangeList
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         """Figures above an object."""

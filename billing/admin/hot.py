@@ -11,10 +11,9 @@ from django.contrib.admin.utils import quote
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from unfold.views import ChangeList
 
 from billing.admin import html
-from billing.admin.base import ReadOnlyAdmin, attach
+from billing.admin.base import BoundedPaginator, OperatorChangeList, ReadOnlyAdmin, attach
 from billing.models import Customer
 from relayadmin import ids
 
@@ -34,10 +33,13 @@ def last_number(table: str) -> int:
     return int(row[0]) if row else 0
 
 
-class HotChangeList(ChangeList):
+class HotPaginator(BoundedPaginator):
+    most = 10_000
+
+
+class HotChangeList(OperatorChangeList):
     """All rows of a customer, or the newest of the table."""
 
-    note = ""
     result_list: Any
 
     def is_narrowed(self, request: HttpRequest) -> bool:
@@ -55,10 +57,6 @@ class HotChangeList(ChangeList):
         if not self.model_admin.has_newest:
             self.note = f"Choose a customer in the filters, or search for {self.model_admin.search_words}."
             return queryset.none()
-        self.note = (
-            f"The newest rows only. Choose a customer in the filters, or search for {self.model_admin.search_words},"
-            " to see all of a customer's rows."
-        )
         return self.newest(queryset)
 
     def newest(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -68,7 +66,12 @@ class HotChangeList(ChangeList):
         for factor in self.model_admin.widenings:
             floor = last - NEWEST * factor
             if floor <= 0:
+                self.note = ""
                 return queryset
+            self.note = (
+                "The newest rows only. Choose a customer in the filters, or search for"
+                f" {self.model_admin.search_words}, to see all of a customer's rows."
+            )
             window = queryset.filter(id__gt=floor)
             if window.order_by()[:ENOUGH].count() == ENOUGH:
                 break
@@ -86,6 +89,7 @@ class HotChangeList(ChangeList):
 class HotModelAdmin(ReadOnlyAdmin):
     """Read-only pages of a hot table, in an order and with a search that its keys serve."""
 
+    paginator = HotPaginator
     list_select_related = ("customer",)
     sortable_by = ()
     # Only to have a search box: get_search_results looks nowhere but in keys.
@@ -105,9 +109,9 @@ class HotModelAdmin(ReadOnlyAdmin):
 
     @property
     def search_help_text(self) -> str:
-        return self.search_words
+        return self.search_words[0].upper() + self.search_words[1:]
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[HotChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[OperatorChangeList]:
         return HotChangeList
 
     def get_search_results(

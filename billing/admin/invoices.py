@@ -39,16 +39,11 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     )
     search_help_text = "Invoice number, inv_… id, customer's name or cus_… id"
     fields = (
-        "number",
-        "public_id",
-        "customer_link",
-        "status_badge",
-        "period",
-        "period_start",
-        "period_end",
-        "issued_at",
-        "customer_name",
-        "customer_email",
+        ("number", "public_id"),
+        ("customer_link", "status_badge"),
+        ("period", "issued_at"),
+        ("period_start", "period_end"),
+        ("customer_name", "customer_email"),
     )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:

@@ -82,22 +82,18 @@ class WalletAdmin(CustomerColumn, ReadOnlyAdmin):
 class TransferAdmin(CustomerColumn, HotModelAdmin):
     list_display = ("public_id", "customer_link", "kind", "period", "reason", "actor", "created_at")
     list_filter = (CustomerFilter, "kind", PeriodFilter, ("created_at", DaysFilter))
-    search_words = "a customer's name, a cus_… or tr_… id, or (with a customer chosen) a transfer's key"
+    search_words = "a customer's name, a cus_… or tr_… id, or, with a customer chosen, a transfer's key"
     search_column = "key"
     fields = (
-        "public_id",
-        "customer_link",
-        "kind",
+        ("public_id", "customer_link"),
+        ("kind", "period"),
+        ("created_at", "actor"),
+        ("reason", "document"),
         "key",
-        "period",
-        "reason",
-        "document",
-        "actor",
-        "created_at",
     )
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        entries = list(Entry.objects.filter(customer_id=obj.customer_id, transfer_id=obj.pk).order_by("id"))
+        entries = list(obj.entries)
         uses = list(GrantUse.objects.filter(customer_id=obj.customer_id, transfer_id=obj.pk).order_by("grant_id"))
         grants = Grant.objects.filter(customer_id=obj.customer_id, transfer_id=obj.pk)
         labels = dict(Account.choices)
@@ -145,12 +141,9 @@ class EntryAdmin(CustomerColumn, HotModelAdmin):
     )
     list_filter = (CustomerFilter, "account")
     fields = (
-        "public_id",
-        "customer_link",
-        "transfer_link",
-        "account",
-        "entry_amount",
-        "balance_after_amount",
+        ("public_id", "customer_link"),
+        ("account", "transfer_link"),
+        ("entry_amount", "balance_after_amount"),
         "wallet_version",
     )
     search_words = "a customer's name, a cus_… id or a tr_… id"
@@ -184,19 +177,14 @@ class GrantAdmin(CustomerColumn, HotModelAdmin):
     )
     list_filter = (CustomerFilter, "kind", ("expires_at", DaysFilter), ("created_at", DaysFilter))
     fields = (
-        "public_id",
-        "customer_link",
-        "kind_badge",
-        "given_amount",
-        "remaining_amount",
-        "priority",
-        "expires_at",
-        "reference",
-        "reason",
+        ("public_id", "customer_link"),
+        ("kind_badge", "priority"),
+        ("given_amount", "remaining_amount"),
+        ("created_at", "expires_at"),
+        ("reason", "reference"),
         "transfer_link",
-        "created_at",
     )
-    search_words = "a customer's name, a cus_… or gr_… id, or (with a customer chosen) a reference"
+    search_words = "a customer's name, a cus_… or gr_… id, or, with a customer chosen, a reference"
     search_column = "reference"
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
@@ -267,16 +255,13 @@ class HoldAdmin(CustomerColumn, HotModelAdmin):
     )
     list_filter = (CustomerFilter, "status", ("created_at", DaysFilter))
     fields = (
-        "public_id",
-        "customer_link",
-        "request_id",
-        "status_badge",
-        "created_at",
-        "expires_at",
+        ("public_id", "customer_link"),
+        ("status_badge", "request_id"),
+        ("created_at", "expires_at"),
         "resolved_at",
         "details_json",
     )
-    search_words = "a customer's name, a cus_… or auth_… id, or (with a customer chosen) a request id"
+    search_words = "a customer's name, a cus_… or auth_… id, or, with a customer chosen, a request id"
     search_column = "request_id"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hold]:

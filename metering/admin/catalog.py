@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.db.models import Count, F, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
 from billing.admin import html
@@ -15,7 +15,7 @@ from billing.admin.base import OperatorAdmin, Panel
 from billing.admin.filters import CustomerFilter
 from billing.admin.forms import LinesField
 from billing.admin.ledger import CustomerColumn
-from metering.admin.price_panels import price_panel
+from metering.admin.price_panels import alias_panel, price_panel
 from metering.models import Channel, CustomerPlan, Model, ModelAlias, Plan, PriceBookVersion
 from metering.pricing import LIST_PLAN
 
@@ -68,12 +68,6 @@ class ChannelAdmin(PriceBookAdmin):
         return ", ".join(obj.source_names)
 
 
-class AliasInline(TabularInline):
-    model = ModelAlias
-    extra = 0
-    per_page = 50
-
-
 @admin.register(Model)
 class ModelAdmin(PriceBookAdmin):
     list_display = (
@@ -91,7 +85,6 @@ class ModelAdmin(PriceBookAdmin):
     search_fields = ("public_id", "label", "aliases__name__exact")
     search_help_text = "A part of its id or label, or a whole alias"
     fields = ("public_id", "label", "maker", "context_window", "max_output_tokens", "us_multiplier")
-    inlines = [AliasInline]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Usage points at it for ever."""
@@ -105,7 +98,7 @@ class ModelAdmin(PriceBookAdmin):
         return queryset.annotate(names=Count("aliases"))
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        return [price_panel(obj)]
+        return [price_panel(obj), alias_panel(obj)]
 
     @display(description="Context window", ordering="context_window")
     def context_amount(self, obj: Model) -> str:
@@ -123,7 +116,7 @@ class ModelAdmin(PriceBookAdmin):
 @admin.register(ModelAlias)
 class ModelAliasAdmin(PriceBookAdmin):
     list_display = ("name", "model")
-    list_filter = ("model__maker",)
+    list_filter = (("model", AutocompleteSelectFilter), "model__maker")
     list_select_related = ("model",)
     search_fields = ("name", "model__public_id")
     search_help_text = "Alias or model"

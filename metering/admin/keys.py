@@ -78,6 +78,14 @@ class SecretAdmin(OperatorAdmin):
         queryset: QuerySet[Any] = super().get_queryset(request)
         return queryset.defer("digest")
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        if kwargs.get("obj") is None:
+            # What follows is the page with the secret, whichever button was pressed.
+            context.update(show_save_and_add_another=False, show_save_and_continue=False)
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def make(self, obj: Any) -> tuple[Any, str]:
         """Create the row that a form described; returns it with its secret."""
         raise NotImplementedError

@@ -1,12 +1,13 @@
 """A model's prices as they hold now, on its page."""
 
 from django.db.models import Q
+from django.urls import reverse
 from django.utils import timezone
 
 from billing.admin import html
 from billing.admin.base import Panel
 from metering.meters import NAMES
-from metering.models import Model, Price
+from metering.models import Model, ModelAlias, Price
 
 MOST_PRICES = 200
 
@@ -47,4 +48,17 @@ def price_panel(model: Model) -> Panel:
         numbers=frozenset({2, 3}),
         empty="No price: usage of this model is parked until there is one.",
         url=html.list_url(Price, f"model__id__exact={model.pk}"),
+    )
+
+
+def alias_panel(model: Model) -> Panel:
+    """The other names that relays may report a model by."""
+    names = ModelAlias.objects.filter(model_id=model.pk)[:MOST_PRICES]
+    return Panel(
+        title="Aliases",
+        headers=("Relays may also report it as",),
+        rows=[(html.link(html.object_url(ModelAlias, alias.pk), alias.name),) for alias in names],
+        empty="Reported under its own id only.",
+        url=html.list_url(ModelAlias, f"model__id__exact={model.pk}"),
+        more=((reverse("admin:metering_modelalias_add") + f"?model={model.pk}", "Add an alias"),),
     )

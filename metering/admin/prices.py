@@ -73,27 +73,22 @@ class PriceAdmin(ReadOnlyAdmin):
         DerivedFilter,
     )
     list_select_related = ("model", "channel")
+    sortable_by = ()
     search_fields = ("model__public_id", "meter__exact", "source__exact")
     search_help_text = "A part of a model's id, or a meter"
     fields = (
-        "model",
-        "kind_badge",
-        "channel",
-        "meter",
-        "tier_amount",
-        "unit_price_amount",
-        "begins",
-        "effective_until",
-        "daily_from",
-        "daily_until",
-        "derived",
-        "source",
+        ("model", "kind_badge"),
+        ("channel", "meter"),
+        ("unit_price_amount", "tier_amount"),
+        ("begins", "effective_until"),
+        ("daily_from", "daily_until"),
+        ("source", "derived"),
         "created_at",
     )
 
-    @display(description="Kind", label={"Cost on the channel": "warning", "List price": "info"}, ordering="kind")
+    @display(description="Kind", label={"cost": "", "list": "info"})
     def kind_badge(self, obj: Price) -> str:
-        return obj.get_kind_display()
+        return "list" if obj.kind == Price.Kind.CHARGE else "cost"
 
     @display(description="Prompts above", ordering="above_prompt_tokens")
     def tier_amount(self, obj: Price) -> str:

@@ -135,25 +135,16 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
         PeriodFilter,
         ("occurred_at", DaysFilter),
     )
-    search_words = "a customer's name, a cus_… or evt_… id, or (with a customer chosen) the relay's event id"
+    search_words = "a customer's name, a cus_… or evt_… id, or, with a customer chosen, the relay's event id"
     fields = (
-        "public_id",
-        "event_id",
-        "customer_link",
-        "key_link",
-        "model_link",
-        "channel_link",
-        "status_badge",
-        "estimated",
-        "format",
-        "occurred_at",
-        "received_at",
-        "period",
+        ("public_id", "event_id"),
+        ("customer_link", "key_link"),
+        ("model_link", "channel_link"),
+        ("status_badge", "how_counted"),
+        ("occurred_at", "received_at"),
+        ("period", "format"),
+        ("transfer_link", "hold_link"),
         "price_set_link",
-        "transfer_link",
-        "hold_link",
-        "usage_json",
-        "metadata_json",
     )
 
     def search_text(self, request: HttpRequest, queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
@@ -173,7 +164,12 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         prices = PriceSet.objects.filter(pk=obj.price_set_id).first()
-        panels = [meters_panel(obj.quantities, prices)]
+        panels = [
+            meters_panel(obj.quantities, prices),
+            Panel("The provider's usage, as reported", (), (), body=html.pretty_json(obj.usage)),
+        ]
+        if obj.metadata is not None:
+            panels.append(Panel("Metadata", (), (), body=html.pretty_json(obj.metadata)))
         parked = ParkedEvent.objects.filter(customer_id=obj.customer_id, number=obj.pk).first()
         if parked is not None:
             panels.append(
@@ -197,6 +193,10 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
     def status_badge(self, obj: UsageEvent) -> str:
         return obj.status
 
+    @display(description="Usage is")
+    def how_counted(self, obj: UsageEvent) -> str:
+        return "estimated by the relay" if obj.estimated else "as the provider counted it"
+
     @display(description="Transfer")
     def transfer_link(self, obj: UsageEvent) -> str:
         return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
@@ -204,14 +204,6 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
     @display(description="Hold")
     def hold_link(self, obj: UsageEvent) -> str:
         return html.hot_link(Hold, obj.customer_id, obj.hold_id)
-
-    @display(description="The provider's usage")
-    def usage_json(self, obj: UsageEvent) -> str:
-        return html.pretty_json(obj.usage)
-
-    @display(description="Metadata")
-    def metadata_json(self, obj: UsageEvent) -> str:
-        return html.pretty_json(obj.metadata)
 
 
 @admin.register(UsageHour)
@@ -241,14 +233,10 @@ class UsageHourAdmin(UsageColumns, HotModelAdmin):
     customer_ordering = ("-hour", "-id")
     search_words = "a customer's name or a cus_… id"
     fields = (
-        "hour",
-        "period",
-        "customer_link",
-        "key_link",
-        "model_link",
-        "channel_link",
-        "price_set_link",
-        "requests_amount",
+        ("hour", "period"),
+        ("customer_link", "key_link"),
+        ("model_link", "channel_link"),
+        ("requests_amount", "price_set_link"),
     )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
@@ -270,7 +258,7 @@ class UsageHourAdmin(UsageColumns, HotModelAdmin):
 class EventKeyAdmin(CustomerColumn, HotModelAdmin):
     list_display = ("public_id", "customer_link", "event_id")
     list_filter = (CustomerFilter,)
-    search_words = "a customer's name, a cus_… or evt_… id, or (with a customer chosen) the relay's event id"
+    search_words = "a customer's name, a cus_… or evt_… id, or, with a customer chosen, the relay's event id"
     search_column = "event_id"
     has_newest = False
     customer_ordering = ("event_id",)

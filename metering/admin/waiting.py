@@ -84,8 +84,6 @@ class CodeFilter(CountedFilter):
 class WaitingAdmin(ReadOnlyAdmin):
     """Rows are never edited; what an operator does with them is an action, for who may change them."""
 
-    verb_permission = ""
-
     def has_work_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         name = f"{self.opts.app_label}.change_{self.opts.model_name}"
         return bool(request.user.has_perm(name))
@@ -136,28 +134,21 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
         "reason",
         "detail",
         "model",
-        "channel",
         "state_badge",
-        "occurred_at",
+        "received_at",
     )
     list_filter = (OpenFilter, ReasonFilter, CustomerFilter, ("received_at", DaysFilter))
     list_select_related = ("customer",)
     search_fields = ("event_id__exact", "model__exact", "customer__name", "customer__public_id__exact")
     search_help_text = "Event id, model as reported, customer's name or cus_… id"
     fields = (
-        "event_id",
-        "customer_link",
-        "key_link",
-        "model",
-        "channel",
-        "state_badge",
-        "reason",
+        ("event_id", "customer_link"),
+        ("model", "channel"),
+        ("reason", "state_badge"),
         "detail",
-        "occurred_at",
-        "received_at",
-        "resolved_at",
-        "resolution",
-        "event_link",
+        ("occurred_at", "received_at"),
+        ("resolved_at", "resolution"),
+        ("key_link", "event_link"),
         "payload_json",
     )
 
