@@ -6,7 +6,7 @@ from django.db.models import Sum
 
 from billing.admin import html
 from billing.admin.base import Figure, Panel
-from billing.models import Customer, Entry, Grant, Hold, Invoice, Transfer, Wallet
+from billing.models import Account, Customer, Entry, Grant, Hold, Invoice, Transfer, Wallet
 from relayadmin.money import ZERO, amount_text
 
 ROWS = 10
@@ -69,11 +69,13 @@ def _grants(customer: Customer, of_customer: str) -> Panel:
 
 def _transfers(customer: Customer, of_customer: str) -> Panel:
     transfers = list(Transfer.objects.filter(customer_id=customer.pk).order_by("-id")[:ROWS])
-    entries = Entry.objects.filter(
-        customer_id=customer.pk, transfer_id__in=[row.pk for row in transfers], account="wallet"
-    ).order_by("transfer_id", "id")
+    # The customer's newest transfers are its newest entries too.
+    first = transfers[-1].entries.first() if transfers else None
+    entries = Entry.objects.filter(customer_id=customer.pk, id__gte=first.pk).order_by("id") if first else []
     by_transfer: dict[int, list[Entry]] = {}
     for entry in entries:
+        if entry.account != Account.WALLET:
+            continue
         by_transfer.setdefault(entry.transfer_id, []).append(entry)
     rows = []
     for transfer in transfers:

@@ -19,6 +19,7 @@ from relayadmin import ids
 
 NEWEST = 5_000
 ENOUGH = 100
+SMALL_BYTES = 64 * 1024 * 1024
 CUSTOMER_PARAMETER = "customer__id__exact"
 MOST_CUSTOMERS = 20
 
@@ -31,6 +32,14 @@ def last_number(table: str) -> int:
         )
         row = cursor.fetchone()
     return int(row[0]) if row else 0
+
+
+def is_small(table: str) -> bool:
+    """Whether a table can be read through while a person waits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_relation_size(%s::regclass) <= %s", [table, SMALL_BYTES])
+        row = cursor.fetchone()
+    return bool(row and row[0])
 
 
 class HotPaginator(BoundedPaginator):
@@ -48,11 +57,13 @@ class HotChangeList(OperatorChangeList):
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
         if self.is_narrowed(request):
             return list(self.model_admin.customer_ordering)
-        return ["-id"]
+        return list(self.model_admin.newest_ordering)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         queryset: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
         if self.is_narrowed(request):
+            return queryset
+        if not self.model_admin.has_newest and is_small(self.opts.db_table):
             return queryset
         if not self.model_admin.has_newest:
             self.note = f"Choose a customer in the filters, or search for {self.model_admin.search_words}."
@@ -96,7 +107,8 @@ class HotModelAdmin(ReadOnlyAdmin):
     search_fields = ("customer__name",)
     search_words = "a customer's name, a cus_… id or this table's own id"
     customer_ordering: Sequence[str] = ("-id",)
-    # False where no index finds the newest rows; then the list is empty until it is narrowed.
+    newest_ordering: Sequence[str] = ("-id",)
+    # False where no index finds the newest rows; once such a table is large, its list is empty until it is narrowed.
     has_newest = True
     widenings: Sequence[int] = (1, 10, 100)
     sequence_table = ""

@@ -13,6 +13,7 @@ from billing.admin.customer_panels import customer_figures
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
 from billing.models import Account, Customer, Entry, Grant, GrantUse, Hold, Transfer, Wallet
+from relayadmin import ids
 from relayadmin.money import ZERO, amount_text
 
 HOLD_TONES = {"open": "info", "settled": "success", "released": "", "expired": "warning"}
@@ -147,8 +148,17 @@ class EntryAdmin(CustomerColumn, HotModelAdmin):
         "wallet_version",
     )
     search_words = "a customer's name, a cus_… id or a tr_… id"
-    search_ids = {"tr": "transfer_id"}
-    customer_ordering = ("-transfer_id", "-id")
+    has_newest = False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        parsed = ids.parse_hot_id(Transfer.PREFIX, search_term.strip())
+        if parsed is not None:
+            entries = Transfer(customer_id=parsed[0], id=parsed[1]).entries
+            return queryset.filter(customer_id=parsed[0], id__in=entries.values("id")), False
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, search_term)
+        return found
 
     @display(description="Transfer")
     def transfer_link(self, obj: Entry) -> str:
@@ -225,6 +235,9 @@ class GrantUseAdmin(CustomerColumn, HotModelAdmin):
     fields = ("public_id", "customer_link", "grant_link", "transfer_link", "used_amount")
     search_words = "a customer's name, a cus_…, tr_… or gr_… id"
     search_ids = {"tr": "transfer_id", "gr": "grant_id"}
+    has_newest = False
+    # A use has no number of its own that an index knows; its grant and its transfer have pages.
+    list_display_links = None
     customer_ordering = ("-transfer_id", "-grant_id")
 
     @display(description="Grant")

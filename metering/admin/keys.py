@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -90,13 +91,22 @@ class SecretAdmin(OperatorAdmin):
         """Create the row that a form described; returns it with its secret."""
         raise NotImplementedError
 
+    def change(self, obj: Any, form: Any) -> None:
+        """Write what a form changed."""
+        obj.save(update_fields=form.changed_data)
+
     def stop(self, number: int) -> None:
         """Revoke a row by its number."""
         raise NotImplementedError
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """What is revoked stays as it is."""
+        is_revoked = getattr(obj, "revoked_at", None) is not None
+        return not is_revoked and bool(super().has_change_permission(request, obj))
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            self.change(obj, form)
             return
         made, secret = self.make(obj)
         obj.__dict__.update(made.__dict__)
@@ -202,6 +212,14 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
             allowed_networks=obj.allowed_networks,
             expires_at=obj.expires_at,
         )
+
+    def change(self, obj: ApiKey, form: Any) -> None:
+        changes = keys.KeyChanges(**{name: form.cleaned_data[name] for name in form.changed_data})  # type: ignore[typeddict-item]
+        try:
+            keys.change_api_key(api_key_id=obj.pk, changes=changes, at=timezone.now())
+        except keys.KeyRevoked as error:
+            # Revoked by somebody else since the form was read.
+            raise PermissionDenied(str(error)) from error
 
     def stop(self, number: int) -> None:
         keys.revoke_api_key(api_key_id=number, at=timezone.now())

@@ -228,9 +228,8 @@ class UsageHourAdmin(UsageColumns, HotModelAdmin):
         PeriodFilter,
         ("hour", DaysFilter),
     )
-    # Every addition to an hour takes a number, so the newest rows lie far apart.
-    widenings = (1, 10, 100, 1_000, 10_000)
-    customer_ordering = ("-hour", "-id")
+    has_newest = False
+    newest_ordering = customer_ordering = ("-hour", "-id")
     search_words = "a customer's name or a cus_… id"
     fields = (
         ("hour", "period"),
