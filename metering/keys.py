@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import ip_network
+from typing import TypedDict
+
+from django.db import transaction
 
 from billing.models import Customer
 from metering.models import ApiKey, RelayToken
@@ -53,9 +56,7 @@ def create_api_key(
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key; returns it with its secret `sk-…`, which is kept nowhere. Raises InvalidKey."""
-    check_key(
-        name=name, allowed_models=allowed_models, allowed_networks=allowed_networks, expires_at=expires_at, at=at
-    )
+    check_key(name=name, allowed_models=allowed_models, allowed_networks=allowed_networks, expires_at=expires_at, at=at)
     secret = ids.new_secret("sk-")
     key = ApiKey.objects.create(
         customer=customer,
@@ -68,6 +69,44 @@ def create_api_key(
         expires_at=expires_at,
     )
     return key, secret.text
+
+
+class KeyRevoked(Exception):
+    """A revoked key can't be changed."""
+
+
+class KeyChanges(TypedDict, total=False):
+    """What may be changed of an API key; what is absent stays, `expires_at` None is never."""
+
+    name: str
+    allowed_models: Sequence[str]
+    allowed_networks: Sequence[str]
+    expires_at: datetime | None
+
+
+def change_api_key(*, api_key_id: int, changes: KeyChanges, at: datetime) -> ApiKey:
+    """Change a key, effective at the next authorization. Raises InvalidKey, KeyRevoked."""
+    with transaction.atomic():
+        key = ApiKey.objects.select_for_update().get(pk=api_key_id)
+        if key.revoked_at is not None:
+            raise KeyRevoked(f"{key.public_id} is revoked")
+        check_key(
+            name=changes.get("name", key.name),
+            allowed_models=changes.get("allowed_models", ()),
+            allowed_networks=changes.get("allowed_networks", ()),
+            expires_at=changes.get("expires_at"),
+            at=at,
+        )
+        if "name" in changes:
+            key.name = changes["name"].strip()
+        if "allowed_models" in changes:
+            key.allowed_models = list(changes["allowed_models"])
+        if "allowed_networks" in changes:
+            key.allowed_networks = list(changes["allowed_networks"])
+        if "expires_at" in changes:
+            key.expires_at = changes["expires_at"]
+        key.save(update_fields=list(changes))
+    return key
 
 
 def revoke_api_key(*, api_key_id: int, at: datetime) -> None:
