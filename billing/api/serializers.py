@@ -1,0 +1,92 @@
+"""The shapes of money in the customer API."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from billing.api.fields import Amount, Cents, Moment, Month
+from billing.models import Grant, Invoice, Transfer
+
+# Drafts are not shown.
+INVOICE_STATUS = [choice for choice in Invoice.Status.choices if choice[0] != Invoice.Status.DRAFT]
+
+
+class GrantSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="gr_…")
+    kind = serializers.ChoiceField(Grant.Kind.choices)
+    amount = Amount()
+    remaining = Amount(help_text="What is left of it.")
+    expires_at = Moment(allow_null=True)
+    created_at = Moment()
+
+
+class BalanceSerializer(serializers.Serializer[Any]):
+    balance = Amount(help_text="Credit less usage; below zero is debt.")
+    held = Amount(help_text="Reserved for requests that run now.")
+    available = Amount(help_text="balance − held + credit_limit: what new requests may reserve.")
+    credit_limit = Amount()
+    currency = serializers.SerializerMethodField()
+    grants = GrantSerializer(many=True, help_text="Credit that is left, in the order in which it is used.")
+
+    @extend_schema_field({"type": "string", "enum": ["USD"]})
+    def get_currency(self, balance: Any) -> str:
+        return "USD"
+
+
+class TransferSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="tr_…")
+    kind = serializers.ChoiceField(Transfer.Kind.choices)
+    amount = Amount(help_text="Above zero: credit; below zero: a charge.")
+    balance_after = Amount()
+    period = Month(allow_null=True, help_text="The billing month of usage.")
+    reason = serializers.CharField()
+    document = serializers.CharField(help_text="The reference of what is behind it, such as a bank transfer's number.")
+    created_at = Moment()
+
+
+@extend_schema_field({"type": "string", "pattern": r"^\d+$", "example": "3000"})
+class Quantity(serializers.Field):
+    """A line's quantity: a whole number, as a string."""
+
+    def to_representation(self, value: Any) -> str:
+        return format(value, "f")
+
+
+class _OrNull(serializers.CharField):
+    """Text that is null when there is none."""
+
+    def to_representation(self, value: str) -> Any:
+        return value or None
+
+
+class InvoiceLineSerializer(serializers.Serializer[Any]):
+    """quantity × unit_price ÷ per = amount. The rounding line has no quantity, unit_price and per."""
+
+    description = serializers.CharField()
+    model = _OrNull(allow_null=True)
+    meter = _OrNull(allow_null=True)
+    usage_period = Month(allow_null=True, help_text="The month in which the usage happened.")
+    quantity = Quantity(allow_null=True)
+    unit_price = Amount(allow_null=True)
+    per = serializers.IntegerField(allow_null=True)
+    amount = Amount()
+
+
+class InvoiceSerializer(serializers.Serializer[Any]):
+    """Lines add up to the subtotal; subtotal + tax = total = paid_by_credit + amount_due."""
+
+    id = serializers.CharField(source="public_id", help_text="inv_…")
+    number = serializers.CharField()
+    status = serializers.ChoiceField(INVOICE_STATUS)
+    period = Month()
+    period_start = Moment()
+    period_end = Moment(help_text="Does not belong to the period.")
+    issued_at = Moment()
+    lines = InvoiceLineSerializer(many=True)
+    subtotal = Cents()
+    tax = Cents()
+    total = Cents()
+    paid_by_credit = Cents()
+    amount_due = Cents()
+    currency = serializers.CharField()

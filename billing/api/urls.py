@@ -1,0 +1,14 @@
+from django.urls import path
+from drf_spectacular.views import SpectacularSwaggerView
+
+from billing.api import views
+from billing.api.openapi import SchemaView
+
+urlpatterns = [
+    path("balance", views.BalanceView.as_view()),
+    path("transfers", views.TransfersView.as_view()),
+    path("invoices", views.InvoicesView.as_view()),
+    path("invoices/<slug:invoice_id>", views.InvoiceView.as_view()),
+    path("schema/", SchemaView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]

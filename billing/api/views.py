@@ -1,0 +1,70 @@
+"""The customer's money: balance, wallet statement, invoices."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing import queries
+from billing.api.base import CustomerView, not_found
+from billing.api.openapi import PAGING, answers, page_of
+from billing.api.pagination import ById, read_page
+from billing.api.serializers import BalanceSerializer, InvoiceSerializer, TransferSerializer
+
+
+class BalanceView(CustomerView):
+    @extend_schema(operation_id="getBalance", tags=["money"], responses=answers(BalanceSerializer))
+    def get(self, request: Request) -> Response:
+        """The wallet now, and the credit that is left."""
+        return Response(BalanceSerializer(queries.balance_of(self.customer.pk)).data)
+
+
+class TransfersView(CustomerView):
+    @extend_schema(
+        operation_id="listTransfers",
+        tags=["money"],
+        parameters=PAGING,
+        responses=answers(page_of(TransferSerializer), 400),
+    )
+    def get(self, request: Request) -> Response:
+        """The wallet's statement: every transfer with the balance after it, newest first."""
+        page = read_page(request, ById)
+        rows = queries.statement(
+            customer_id=self.customer.pk, before_version=page.after.id if page.after else None, limit=page.fetch
+        )
+        return Response(
+            page.body(
+                rows, key=lambda row: ById(row.version), show=lambda shown: TransferSerializer(shown, many=True).data
+            )
+        )
+
+
+class InvoicesView(CustomerView):
+    @extend_schema(
+        operation_id="listInvoices",
+        tags=["invoices"],
+        parameters=PAGING,
+        responses=answers(page_of(InvoiceSerializer), 400),
+    )
+    def get(self, request: Request) -> Response:
+        """Issued invoices with their lines, newest first."""
+        page = read_page(request, ById)
+        found = queries.invoices(customer_id=self.customer.pk)
+        if page.after:
+            found = found.filter(pk__lt=page.after.id)
+        return Response(
+            page.body(
+                list(found[: page.fetch]),
+                key=lambda invoice: ById(invoice.pk),
+                show=lambda shown: InvoiceSerializer(shown, many=True).data,
+            )
+        )
+
+
+class InvoiceView(CustomerView):
+    @extend_schema(operation_id="getInvoice", tags=["invoices"], responses=answers(InvoiceSerializer, 404))
+    def get(self, request: Request, invoice_id: str) -> Response:
+        """One invoice with its lines."""
+        invoice = queries.invoices(customer_id=self.customer.pk).filter(public_id=invoice_id).first()
+        if invoice is None:
+            raise not_found("invoice", invoice_id)
+        return Response(InvoiceSerializer(invoice).data)
