@@ -166,6 +166,14 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "ApiKeyStatus": "metering.api.customer_serializers.API_KEY_STATUS",
+        "EventStatus": "metering.models.UsageEvent.Status",
+        "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
+        "GrantKind": "billing.models.Grant.Kind",
+        "TransferKind": "billing.models.Transfer.Kind",
+        "Meter": "metering.meters.NAMES",
+    },
 }
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL") or REDIS_URL

@@ -1,0 +1,274 @@
+"""Reads of usage: series from the hourly figures, single events; one customer's, never all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from metering.meters import NAMES
+from metering.savings import cache_savings
+from relayadmin import ids
+from relayadmin.db import number_array, server_cursor, text_array
+from relayadmin.money import EXACT, ZERO, line_amount
+
+MOST_ROWS = 50_000
+UnitPrices = Mapping[str, tuple[Decimal, int]]
+
+
+class TooManyRows(Exception):
+    """A series that is too fine for its length."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Sums of usage; quantities by meter, zeros left out, amounts in USD."""
+
+    requests: int = 0
+    quantities: dict[str, int] = field(default_factory=dict)
+    amount: Decimal = ZERO
+    cache_savings: Decimal = ZERO
+
+    def add(self, other: "Figures") -> None:
+        self.requests += other.requests
+        for meter, quantity in other.quantities.items():
+            self.quantities[meter] = self.quantities.get(meter, 0) + quantity
+        self.amount = EXACT.add(self.amount, other.amount)
+        self.cache_savings = EXACT.add(self.cache_savings, other.cache_savings)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageKey:
+    """A row of a series; public ids, None where usage is not told apart by them."""
+
+    start: datetime
+    model: str | None
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    rows: list[tuple[UsageKey, Figures]]
+    total: Figures
+
+
+def usage_series(
+    *,
+    customer_id: int,
+    start: datetime,
+    end: datetime,
+    bucket_starts: Sequence[datetime] | None,
+    by_model: bool = False,
+    by_api_key: bool = False,
+    model_id: int | None = None,
+    api_key_id: int | None = None,
+) -> Series:
+    """Usage in [start, end), oldest first, by bucket and what it is grouped by. Buckets without usage have no row.
+
+    `bucket_starts` are the buckets' first moments in order, None for hours. Two statements, over hourly figures only.
+    Raises TooManyRows.
+    """
+    sums = _sums(customer_id, start, end, bucket_starts, by_model, by_api_key, model_id, api_key_id)
+    prices = _unit_prices({row[3] for row in sums})
+    found: dict[UsageKey, Figures] = {}
+    total = Figures()
+    for bucket, model, api_key, price_set_id, requests, charge, *counts in sums:
+        quantities = {name: int(count) for name, count in zip(NAMES, counts, strict=True) if count}
+        part = Figures(requests, quantities, charge, cache_savings(quantities, prices[price_set_id]))
+        key = UsageKey(bucket if bucket_starts is None else bucket_starts[bucket - 1], model, api_key)
+        found.setdefault(key, Figures()).add(part)
+        total.add(part)
+    rows = sorted(found.items(), key=lambda item: (item[0].start, item[0].model or "", item[0].api_key or ""))
+    return Series(rows, total)
+
+
+def _sums(
+    customer_id: int,
+    start: datetime,
+    end: datetime,
+    bucket_starts: Sequence[datetime] | None,
+    by_model: bool,
+    by_api_key: bool,
+    model_id: int | None,
+    api_key_id: int | None,
+) -> list[tuple[Any, ...]]:
+    """Sums by bucket, model, key and set of unit prices: (bucket, model, key, price set, requests, charge, meters…)."""
+    params: list[Any] = []
+    bucket = "hour"
+    if bucket_starts is not None:
+        bucket = "width_bucket(hour, %s::timestamptz[])"
+        params.append(text_array([at.isoformat() for at in bucket_starts]))
+    where = "customer_id = %s AND hour >= %s AND hour < %s"
+    params += [customer_id, start, end]
+    for column, value in (("model_id", model_id), ("api_key_id", api_key_id)):
+        if value is not None:
+            where += f" AND {column} = %s"
+            params.append(value)
+    groups = ["bucket", "price_set_id", *["model_id"] * by_model, *["api_key_id"] * by_api_key]
+    summed = ", ".join(f"sum({name}) AS {name}" for name in ("requests", "charge", *NAMES))
+    model = "m.public_id" if by_model else "NULL::text"
+    api_key = "k.public_id" if by_api_key else "NULL::text"
+    statement = (
+        f"WITH sums AS (SELECT {bucket} AS {', '.join(groups)}, {summed} FROM metering_usagehour WHERE {where}"
+        f" GROUP BY {', '.join(str(place + 1) for place in range(len(groups)))} LIMIT {MOST_ROWS + 1})"
+        f" SELECT bucket, {model}, {api_key}, price_set_id, requests::bigint, {', '.join(('charge', *NAMES))} FROM sums"
+    )
+    if by_model:
+        statement += " JOIN metering_model m ON m.id = sums.model_id"
+    if by_api_key:
+        statement += " JOIN metering_apikey k ON k.id = sums.api_key_id"
+    with server_cursor() as cursor:
+        cursor.execute(statement, params, binary=True)
+        rows = cursor.fetchall()
+    if len(rows) > MOST_ROWS:
+        raise TooManyRows(f"more than {MOST_ROWS} rows")
+    return rows
+
+
+def _unit_prices(price_set_ids: set[int]) -> dict[int, UnitPrices]:
+    """The customer's unit prices of the meters of caching, by price set."""
+    if not price_set_ids:
+        return {}
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT id, content -> 'meters' FROM metering_priceset WHERE id = ANY (%s::bigint[])",
+            [number_array(sorted(price_set_ids))],
+        )
+        return {number: _read_prices(meters) for number, meters in cursor.fetchall()}
+
+
+class _MeterPrice(msgspec.Struct):
+    charge: str
+    per: int
+
+
+_decode_prices = msgspec.json.Decoder(dict[str, _MeterPrice]).decode
+
+
+def _read_prices(meters: str | bytes) -> UnitPrices:
+    return {name: (Decimal(price.charge), price.per) for name, price in _decode_prices(meters).items()}
+
+
+def charged(*, customer_id: int, start: datetime | None = None, end: datetime | None = None) -> Decimal:
+    """What a customer's usage in [start, end) was charged, USD; from the hourly figures."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(charge), 0) FROM metering_usagehour"
+            " WHERE customer_id = %s AND hour >= coalesce(%s::timestamptz, '-infinity')"
+            " AND hour < coalesce(%s::timestamptz, 'infinity')",
+            [customer_id, start, end],
+            binary=True,
+        )
+        (amount,) = cursor.fetchone() or (ZERO,)
+    return Decimal(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLine:
+    """quantity × unit price ÷ per = amount, in USD."""
+
+    meter: str
+    quantity: int
+    unit_price: Decimal
+    per: int
+
+    @property
+    def amount(self) -> Decimal:
+        return line_amount(self.quantity, self.unit_price, self.per)
+
+
+class EventPlace(NamedTuple):
+    """Where an event stands in the list, newest first."""
+
+    occurred_at: datetime
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """A usage event as its customer sees it: public ids, its own unit prices, USD; metadata as JSON text."""
+
+    number: int
+    id: str
+    request_id: str
+    model: str
+    api_key: str
+    status: str
+    estimated: bool
+    occurred_at: datetime
+    period: Any
+    authorization: str | None
+    meters: list[MeterLine]
+    amount: Decimal
+    cache_savings: Decimal
+    metadata: str | None
+
+
+def events(
+    *,
+    customer_id: int,
+    limit: int,
+    before: EventPlace | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    model_id: int | None = None,
+    api_key_id: int | None = None,
+    request_id: str | None = None,
+) -> list[EventRow]:
+    """A customer's usage events, newest first, from before a place on; one statement."""
+    where = ["e.customer_id = %s"]
+    params: list[Any] = [customer_id]
+    for condition, value in (
+        ("e.occurred_at >= %s", start),
+        ("e.occurred_at < %s", end),
+        ("e.model_id = %s", model_id),
+        ("e.api_key_id = %s", api_key_id),
+    ):
+        if value is not None:
+            where.append(condition)
+            params.append(value)
+    if request_id is not None:
+        where.append("e.id = (SELECT id FROM metering_eventkey WHERE customer_id = %s AND event_id = %s)")
+        params += [customer_id, request_id]
+    if before is not None:
+        where.append("(e.occurred_at, e.id) < (%s, %s)")
+        params += before
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
+            " e.hold_id, e.quantities, p.content -> 'meters', e.charge, e.metadata::text"
+            " FROM metering_usageevent e"
+            " JOIN metering_model m ON m.id = e.model_id"
+            " JOIN metering_apikey k ON k.id = e.api_key_id"
+            " JOIN metering_priceset p ON p.id = e.price_set_id"
+            f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %s",
+            [*params, limit],
+        )
+        return [_event_row(customer_id, row) for row in cursor.fetchall()]
+
+
+_decode_quantities = msgspec.json.Decoder(dict[str, int]).decode
+
+
+def _event_row(customer_id: int, row: tuple[Any, ...]) -> EventRow:
+    number, event_id, model, api_key, status, estimated, occurred_at, period, hold_id, *rest = row
+    counts, meters, charge, metadata = rest
+    quantities, prices = _decode_quantities(counts), _read_prices(meters)
+    return EventRow(
+        number=number,
+        id=ids.hot_id("evt", customer_id, number),
+        request_id=event_id,
+        model=model,
+        api_key=api_key,
+        status=status,
+        estimated=estimated,
+        occurred_at=occurred_at,
+        period=period,
+        authorization=None if hold_id is None else ids.hot_id("auth", customer_id, hold_id),
+        meters=[MeterLine(name, quantities[name], *prices[name]) for name in NAMES if quantities.get(name)],
+        amount=charge,
+        cache_savings=cache_savings(quantities, prices),
+        metadata=metadata,
+    )
