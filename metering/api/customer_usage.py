@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -29,6 +30,7 @@ LONGEST_SPAN = {
     "month": timedelta(days=366),
 }
 GROUPS = ("model", "api_key")
+_zones = cache(available_timezones)
 FILTERS = [
     query("model", "Only this model: an id or an alias."),
     query("api_key", "Only this key: key_…"),
@@ -144,7 +146,7 @@ def _local(at: datetime, zone: ZoneInfo) -> datetime:
 
 def _read_zone(request: Request) -> ZoneInfo:
     name = request.query_params.get("timezone", "UTC")
-    if name not in available_timezones():
+    if name not in _zones():
         raise invalid_request("timezone must be a name such as Europe/Madrid or UTC.", "timezone")
     return ZoneInfo(name)
 

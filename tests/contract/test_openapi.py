@@ -1,0 +1,111 @@
+"""The OpenAPI document is complete and true: real answers fit it."""
+
+import json
+import re
+from datetime import UTC, date, datetime
+from functools import cache
+from io import StringIO
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from metering.statements import close_invoices
+from tests.world import Answer, CustomerApi, Relay, make_event, make_payer
+
+pytestmark = pytest.mark.django_db
+
+
+@cache
+def document() -> dict[str, Any]:
+    response = Client().get("/api/v1/schema/")
+    assert response.status_code == 200
+    found: dict[str, Any] = json.loads(response.content)
+    return found
+
+
+def plain(schema: Any) -> Any:
+    """OpenAPI 3.0's `nullable` as JSON Schema says it."""
+    if isinstance(schema, list):
+        return [plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: plain(part) for name, part in schema.items() if name != "nullable"}
+    return {"anyOf": [found, {"type": "null"}]} if schema.get("nullable") is True else found
+
+
+def assert_fits(answer: Answer, method: str, path: str) -> None:
+    responses = document()["paths"][f"/api/v1/{path}"][method.lower()]["responses"]
+    schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+    components = plain(document()["components"])
+    jsonschema.validate(answer.body, {**plain(schema), "components": components})
+    if isinstance(answer.body, dict) and "$ref" in schema:
+        component = document()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        assert set(answer.body) == set(component["properties"]), "nothing is answered that is not in the document"
+
+
+def test_the_document_is_generated_without_a_warning() -> None:
+    call_command("spectacular", validate=True, fail_on_warn=True, stdout=StringIO())
+
+
+def test_the_document_and_its_page_are_there_for_anybody_and_load_nothing_from_elsewhere() -> None:
+    assert document()["openapi"].startswith("3.")
+    page = Client().get("/api/v1/docs/")
+    assert page.status_code == 200
+    sources = re.findall(rb'(?:src|href)="([^"]+)"', page.content)
+    assert sources
+    assert not [source for source in sources if not source.startswith(b"/")]
+
+
+def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
+    security = document()["components"]["securitySchemes"]
+    assert (security["accessToken"]["type"], security["accessToken"]["scheme"]) == ("http", "bearer")
+    operations = [(path, operation) for path, methods in document()["paths"].items() for operation in methods.values()]
+    assert {path.removeprefix("/api/v1/") for path, _ in operations} >= {
+        "balance",
+        "api-keys",
+        "api-keys/{api_key_id}",
+        "usage",
+        "usage/events",
+        "prices",
+        "invoices",
+        "invoices/{invoice_id}",
+        "transfers",
+    }
+    assert len({operation["operationId"] for _, operation in operations}) == len(operations)
+    for path, operation in operations:
+        assert {"accessToken": []} in operation["security"], path
+        assert {"401", "403"} <= operation["responses"].keys(), path
+        for status, response in operation["responses"].items():
+            schema = response["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Error"} or status in {"200", "201"}, path
+
+
+def test_real_answers_fit_the_document() -> None:
+    payer, relay = make_payer(), Relay()
+    authorization = relay.authorize(payer).body["id"]
+    relay.report(
+        make_event(payer, authorization=authorization, metadata={"a": [1]}),
+        make_event(payer, occurred_at="2026-10-05T10:00:00Z"),
+    )
+    close_invoices(period=date(2026, 10, 1), at=datetime(2026, 11, 2, tzinfo=UTC), customer=payer.customer)
+    api = CustomerApi(payer)
+    for path in ("balance", "api-keys", "usage", "usage/events", "prices", "invoices", "transfers"):
+        answer = api.get(path)
+        assert answer.status == 200
+        assert path == "balance" or answer.body["data"], path
+        assert_fits(answer, "get", path)
+    invoice = api.get("invoices").body["data"][0]
+    assert_fits(api.get(f"invoices/{invoice['id']}"), "get", "invoices/{invoice_id}")
+    made = api.send("POST", "api-keys", {"name": "a"})
+    assert_fits(made, "post", "api-keys")
+    path = f"api-keys/{made.body['id']}"
+    assert_fits(api.get(path), "get", "api-keys/{api_key_id}")
+    assert_fits(api.send("PATCH", path, {"name": "b"}), "patch", "api-keys/{api_key_id}")
+    assert_fits(api.send("DELETE", path), "delete", "api-keys/{api_key_id}")
+    assert_fits(api.send("PATCH", path, {"name": "c"}), "patch", "api-keys/{api_key_id}")
+    assert_fits(api.send("POST", "api-keys", {}), "post", "api-keys")
+    assert_fits(api.get("api-keys/key_x"), "get", "api-keys/{api_key_id}")
+    assert_fits(api.get("usage", start="x"), "get", "usage")
