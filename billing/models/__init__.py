@@ -4,6 +4,7 @@ from billing.models.holds import Hold
 from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.operation import JobRun, OperatorSettings
+from billing.models.verification import VerifiedWallet
 
 __all__ = [
     "AccessToken",
@@ -21,5 +22,6 @@ __all__ = [
     "Membership",
     "OperatorSettings",
     "Transfer",
+    "VerifiedWallet",
     "Wallet",
 ]

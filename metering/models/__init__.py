@@ -10,6 +10,7 @@ from metering.models.usage import (
     UsageEvent,
     UsageHour,
 )
+from metering.models.verification import VerifiedUsage
 
 __all__ = [
     "ApiKey",
@@ -29,4 +30,5 @@ __all__ = [
     "UnclaimedEvent",
     "UsageEvent",
     "UsageHour",
+    "VerifiedUsage",
 ]
