@@ -164,6 +164,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # No validator of somebody else is told of our address.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
@@ -195,6 +197,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
         "kwargs": {"full": True},
     },
+    "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
 }
 
 LOGGING = {

@@ -1,0 +1,62 @@
+"""Scheduled jobs of the usage side. Each can run twice, and at once with itself: the second finds nothing to do."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import shared_task
+
+from billing import jobs
+from metering import parking, statements
+from metering.verification import verify_books
+
+_DIFFERENCES_SHOWN = 50
+
+
+class BooksDiffer(Exception):
+    """The ledger check found figures that are not what they should be; the run's result names them."""
+
+
+@shared_task(name="metering.settle_parked_events")
+def settle_parked_events() -> dict[str, Any] | None:
+    """Settle waiting events whose price or key is known by now."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = parking.sweep(at=at)
+        if swept.settled or swept.claimed:
+            outcome.result = {"settled": swept.settled, "claimed": swept.claimed, "waiting": swept.waiting}
+
+    return jobs.run_alone("metering.settle_parked_events", work, at=at)
+
+
+@shared_task(name="metering.close_last_month")
+def close_last_month() -> dict[str, Any] | None:
+    """Issue last month's invoices in the day after its grace period; at any other moment do nothing."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        outcome.result = statements.close_last_month(at=at)
+
+    return jobs.run_alone("metering.close_last_month", work, at=at)
+
+
+@shared_task(name="metering.check_ledger")
+def check_ledger(*, full: bool = False) -> dict[str, Any] | None:
+    """Recompute the books. Raises BooksDiffer, so that a difference is seen wherever failed jobs are."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        verified = verify_books(full=full, at=at)
+        outcome.result = {
+            "ok": verified.ok,
+            "full": full,
+            "checked": verified.checked,
+            "differences": [
+                {"customer": customer, "what": item.what, "expected": item.expected, "found": item.found}
+                for customer, item in verified.differences[:_DIFFERENCES_SHOWN]
+            ],
+        }
+        if not verified.ok:
+            raise BooksDiffer(f"{len(verified.differences)} figures are not what they should be")
+
+    return jobs.run_alone("metering.check_ledger", work, at=at)
