@@ -1,16 +1,15 @@
 """Credit grants: given, and used up by charges in a fixed order."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from django.db import connection
+import msgspec
 
 from billing import ledger
-from billing.models import Account, Grant, Transfer
-from relayadmin.db import copy_rows, in_transaction, number_array, server_cursor
+from billing.models import Account, Grant, GrantUse, Transfer
+from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import EXACT, ZERO
 
 _SOURCES = {
@@ -86,8 +85,9 @@ def grant(
             created_at=at,
         )
         if covered:
-            _write_uses([(customer_id, row.pk, transfer_id, covered)])
-        ledger.save_wallets([wallet])
+            GrantUse.objects.create(
+                customer_id=customer_id, grant_id=row.pk, transfer_id=transfer_id, amount=covered
+            )
         return Granted(grant=row.public_id, balance=wallet.balance)
 
     return in_transaction(work)
@@ -133,21 +133,12 @@ def _debt(wallet: ledger.LockedWallet) -> Decimal:
     return max(ZERO, EXACT.subtract(left, wallet.balance))
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What one customer owes for one billing period's usage of one settlement, in USD; at least 0."""
 
     customer_id: int
     period: date
     amount: Decimal
-
-
-@dataclass(slots=True)
-class _Left:
-    grant_id: int
-    kind: str
-    remaining: Decimal
-    used: Decimal = ZERO
 
 
 def charge_usage(
@@ -158,93 +149,11 @@ def charge_usage(
     A charge of zero makes no transfer. What no grant covers becomes debt and counts as revenue, as paid credit does.
     Raises ledger.AlreadyPosted if this settlement was posted before.
     """
-    assert connection.in_atomic_block
-    due = [charge for charge in charges if charge.amount > 0]
     assert all(charge.amount >= 0 for charge in charges), "usage never credits"
-    if not due:
-        return [None] * len(charges)
-    grants = _grants_left(sorted({charge.customer_id for charge in due}))
-    postings, uses = [], []
-    for charge in due:
-        taken, promotional = _burn_down(grants.get(charge.customer_id, ()), charge.amount)
-        entries = [(Account.WALLET.value, -charge.amount)]
-        if promotional:
-            entries.append((Account.PROMOTIONAL_USAGE.value, promotional))
-        if charge.amount != promotional:
-            entries.append((Account.REVENUE.value, EXACT.subtract(charge.amount, promotional)))
-        uses.append(taken)
-        key = f"{settlement}:{charge.period.isoformat()}"
-        postings.append(
-            ledger.Posting(charge.customer_id, Transfer.Kind.USAGE.value, key, entries, period=charge.period)
-        )
-    numbers = ledger.post(postings, wallets=wallets, at=at)
-    _write_uses(
-        [
-            (charge.customer_id, grant_id, number, amount)
-            for charge, number, taken in zip(due, numbers, uses, strict=True)
-            for grant_id, amount in taken
-        ]
+    posted = ledger.charge_usage(
+        [(charge.customer_id, charge.period, charge.amount) for charge in charges if charge.amount],
+        wallets=wallets,
+        settlement=settlement,
+        at=at,
     )
-    _write_remaining(grants)
-    posted = iter(numbers)
-    return [next(posted) if charge.amount > 0 else None for charge in charges]
-
-
-def _grants_left(customer_ids: list[int]) -> dict[int, list[_Left]]:
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT customer_id, id, kind, remaining FROM billing_grant"
-            " WHERE customer_id = ANY (%s::bigint[]) AND remaining > 0"
-            " ORDER BY customer_id, priority, expires_at NULLS LAST, id",
-            [number_array(customer_ids)],
-            binary=True,
-        )
-        grants: dict[int, list[_Left]] = defaultdict(list)
-        for customer_id, grant_id, kind, remaining in cursor:
-            grants[customer_id].append(_Left(grant_id, kind, remaining))
-    return grants
-
-
-def _burn_down(grants: Sequence[_Left], amount: Decimal) -> tuple[list[tuple[int, Decimal]], Decimal]:
-    """Use grants in their order for an amount; returns [(grant, amount)] and how much of it was not paid credit."""
-    taken, promotional, open_amount = [], ZERO, amount
-    for left in grants:
-        if not open_amount:
-            break
-        if not left.remaining:
-            continue
-        part = min(left.remaining, open_amount)
-        left.remaining = EXACT.subtract(left.remaining, part)
-        left.used = EXACT.add(left.used, part)
-        open_amount = EXACT.subtract(open_amount, part)
-        if left.kind != Grant.Kind.PAID:
-            promotional = EXACT.add(promotional, part)
-        taken.append((left.grant_id, part))
-    return taken, promotional
-
-
-def _write_uses(uses: list[tuple[int, int, int, Decimal]]) -> None:
-    if uses:
-        with server_cursor() as cursor:
-            copy_rows(
-                cursor,
-                "billing_grantuse",
-                "customer_id, grant_id, transfer_id, amount",
-                [f"{customer}\t{grant_id}\t{transfer}\t{amount}" for customer, grant_id, transfer, amount in uses],
-            )
-
-
-def _write_remaining(grants: Mapping[int, list[_Left]]) -> None:
-    changed = [(customer_id, left) for customer_id, rows in grants.items() for left in rows if left.used]
-    if changed:
-        with server_cursor() as cursor:
-            cursor.execute(
-                "UPDATE billing_grant g SET remaining = t.remaining"
-                " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, remaining)"
-                " WHERE g.customer_id = t.customer_id AND g.id = t.id",
-                [
-                    number_array([customer_id for customer_id, _ in changed]),
-                    number_array([left.grant_id for _, left in changed]),
-                    number_array([left.remaining for _, left in changed]),
-                ],
-            )
+    return [posted.get((charge.customer_id, charge.period)) for charge in charges]

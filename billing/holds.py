@@ -128,7 +128,7 @@ def _resolve(
         wallet.held = EXACT.subtract(wallet.held, hold.remaining)
         hold.remaining, hold.status, hold.resolved_at = ZERO, status, at
     _write_holds(holds)
-    ledger.save_wallets(wallets.values())
+    ledger.save_held(wallets[customer_id] for customer_id in {hold.customer_id for hold in holds})
 
 
 def _write_holds(holds: Sequence[Hold]) -> None:
@@ -217,6 +217,7 @@ def settle(
             hold.status, hold.resolved_at = Hold.Status.SETTLED, at
     if changed:
         _write_holds(list(changed.values()))
+        ledger.save_held(wallets[customer_id] for customer_id in {customer_id for customer_id, _ in changed})
     return wanted - holds.keys()
 
 

@@ -1,20 +1,26 @@
 """The only writer of transfers, entries and wallet balances.
 
-Whoever changes anything of a customer locks its wallet first (`lock_wallets`), then reads, judges and posts, then
-saves the wallets, all in one transaction of the caller's. Every function here works on many customers in one
-statement each.
+Whoever changes anything of a customer locks its wallet first (`lock_wallets`), then reads, judges and posts, all in
+one transaction of the caller's. Every function here works on many customers in one statement each.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 
+import msgspec
 from django.db import IntegrityError, connection
 
-from billing.models import Account
 from relayadmin.db import copy_rows, copy_text, number_array, server_cursor
 from relayadmin.money import EXACT
+
+
+# A transfer's entries have the numbers from transfer × ENTRIES_MAX on, so that the primary key finds them together.
+ENTRIES_MAX = 16
+NULL = "\\N"
+_CHARGE_USAGE = (Path(__file__).parent / "sql" / "charge_usage.sql").read_text()
 
 
 class AlreadyPosted(Exception):
@@ -27,7 +33,7 @@ class UnknownCustomer(LookupError):
 
 @dataclass(slots=True)
 class LockedWallet:
-    """A wallet whose row this transaction holds; changed in memory, written by `save_wallets`."""
+    """A wallet whose row this transaction holds, as it stands now."""
 
     customer_id: int
     balance: Decimal
@@ -41,8 +47,7 @@ class LockedWallet:
         return EXACT.add(EXACT.subtract(self.balance, self.held), self.credit_limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True, gc=False):
     """A transfer to be made: `entries` are (account, amount) in USD and add up to zero."""
 
     customer_id: int
@@ -110,47 +115,103 @@ def post(postings: Sequence[Posting], *, wallets: Mapping[int, LockedWallet], at
             copy_rows(
                 cursor,
                 "billing_entry",
-                "customer_id, transfer_id, account, amount, balance_after, wallet_version",
+                "customer_id, id, transfer_id, account, amount, balance_after, wallet_version",
                 rows.entries,
             )
     except IntegrityError as error:
-        if "transfer_once_per_kind_and_key" in str(error):
-            raise AlreadyPosted("this movement was posted before") from error
-        raise
+        raise _posted_before(error) from error
+    _save_balances(wallets[customer_id] for customer_id in {posting.customer_id for posting in postings})
     return numbers
 
 
 def _add_rows(rows: _Rows, number: int, posting: Posting, wallet: LockedWallet, moment: str) -> None:
     customer_id = posting.customer_id
-    period = "\\N" if posting.period is None else posting.period.isoformat()
     rows.transfers.append(
-        f"{customer_id}\t{number}\t{posting.kind}\t{copy_text(posting.key)}\t{period}\t{copy_text(posting.reason)}"
-        f"\t{copy_text(posting.document)}\t{copy_text(posting.actor)}\t{moment}"
+        f"{customer_id}\t{number}\t{posting.kind}\t{copy_text(posting.key)}\t{posting.period or NULL}"
+        f"\t{copy_text(posting.reason)}\t{copy_text(posting.document)}\t{copy_text(posting.actor)}\t{moment}"
     )
+    assert len(posting.entries) <= ENTRIES_MAX
+    entry = number * ENTRIES_MAX
     for account, amount in posting.entries:
-        if account == Account.WALLET:
+        if account == "wallet":
             wallet.balance = EXACT.add(wallet.balance, amount)
             wallet.version += 1
-            after, version = str(wallet.balance), str(wallet.version)
+            rows.entries.append(
+                f"{customer_id}\t{entry}\t{number}\t{account}\t{amount}\t{wallet.balance}\t{wallet.version}"
+            )
         else:
-            after = version = "\\N"
-        rows.entries.append(f"{customer_id}\t{number}\t{account}\t{amount}\t{after}\t{version}")
+            rows.entries.append(f"{customer_id}\t{entry}\t{number}\t{account}\t{amount}\t{NULL}\t{NULL}")
+        entry += 1
 
 
-def save_wallets(wallets: Iterable[LockedWallet]) -> None:
-    """Write what changed in locked wallets, in one statement."""
+def charge_usage(
+    charges: Sequence[tuple[int, date, Decimal]],
+    *,
+    wallets: Mapping[int, LockedWallet],
+    settlement: str,
+    at: datetime,
+) -> dict[tuple[int, date], int]:
+    """Charge (customer, billing period, USD above 0), each customer and period once, against locked wallets' grants.
+
+    One statement for all of them (billing/sql/charge_usage.sql); returns the transfers' numbers. Raises AlreadyPosted.
+    """
+    if not charges:
+        return {}
+    customers, periods, amounts = zip(*charges, strict=True)
+    try:
+        with server_cursor() as cursor:
+            cursor.execute(
+                _CHARGE_USAGE,
+                {
+                    "customers": number_array(customers),
+                    "periods": number_array(periods),
+                    "amounts": number_array(amounts),
+                    "settlement": settlement,
+                    "at": at,
+                },
+                binary=True,
+            )
+            rows = cursor.fetchall()
+    except IntegrityError as error:
+        raise _posted_before(error) from error
+    for customer_id, _, amount in charges:
+        wallet = wallets[customer_id]
+        wallet.balance = EXACT.subtract(wallet.balance, amount)
+        wallet.version += 1
+    return {(customer_id, period): number for customer_id, period, number in rows}
+
+
+def _posted_before(error: IntegrityError) -> Exception:
+    if "transfer_once_per_kind_and_key" in str(error):
+        return AlreadyPosted("this movement was posted before")
+    return error
+
+
+def _save_balances(wallets: Iterable[LockedWallet]) -> None:
     ordered = sorted(wallets, key=lambda wallet: wallet.customer_id)
     with server_cursor() as cursor:
         cursor.execute(
-            "UPDATE billing_wallet w SET balance = t.balance, held = t.held, version = t.version"
-            " FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[])"
-            "   AS t (customer_id, balance, held, version)"
+            "UPDATE billing_wallet w SET balance = t.balance, version = t.version"
+            " FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[]) AS t (customer_id, balance, version)"
             " WHERE w.customer_id = t.customer_id",
             [
-                number_array([wallet.customer_id for wallet in ordered]),
-                number_array([wallet.balance for wallet in ordered]),
-                number_array([wallet.held for wallet in ordered]),
-                number_array([wallet.version for wallet in ordered]),
+                number_array(wallet.customer_id for wallet in ordered),
+                number_array(wallet.balance for wallet in ordered),
+                number_array(wallet.version for wallet in ordered),
+            ],
+        )
+
+
+def save_held(wallets: Iterable[LockedWallet]) -> None:
+    """Write what locked wallets hold now, in one statement."""
+    ordered = sorted(wallets, key=lambda wallet: wallet.customer_id)
+    with server_cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_wallet w SET held = t.held"
+            " FROM unnest(%s::bigint[], %s::numeric[]) AS t (customer_id, held) WHERE w.customer_id = t.customer_id",
+            [
+                number_array(wallet.customer_id for wallet in ordered),
+                number_array(wallet.held for wallet in ordered),
             ],
         )
 

@@ -1,6 +1,7 @@
 """Billing periods: calendar months in the operator's time zone, named by their first day. Pure but for `timezone`."""
 
 from datetime import UTC, date, datetime
+from math import floor
 from zoneinfo import ZoneInfo
 
 from billing.models import OperatorSettings
@@ -15,10 +16,10 @@ def operator_timezone() -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def month_of(at: datetime, zone: ZoneInfo) -> date:
-    """The first day of the month that a moment lies in."""
+def month_of(at: datetime, zone: ZoneInfo, epoch_s: int | None = None) -> date:
+    """The first day of the month that a moment lies in; `epoch_s` is the same moment, if the caller knows it."""
     # Offsets of time zones are whole quarters of an hour today; older ones were odd, so old moments aren't cached.
-    quarter = int(at.timestamp() // _QUARTER_S)
+    quarter = (floor(at.timestamp()) if epoch_s is None else epoch_s) // _QUARTER_S
     if quarter < 0:
         return _month_of(at, zone)
     month = _months.get((zone.key, quarter))

@@ -12,6 +12,8 @@ from metering.rating import Unrateable
 from relayadmin.db import bytes_array, copy_rows, copy_text, number_array, server_cursor, text_array
 from relayadmin.money import EXACT
 
+NULL = "\\N"
+
 if TYPE_CHECKING:
     from metering.settlement import Rated
 
@@ -99,15 +101,14 @@ def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> 
     rows = []
     for item in rated:
         event = item.event
-        transfer = "\\N" if item.transfer_id is None else item.transfer_id
-        hold = "\\N" if item.hold_number is None else item.hold_number
-        metadata = "\\N" if event.metadata_json is None else copy_text(event.metadata_json)
-        quantities = ",".join([f'"{meter}":{quantity}' for meter, quantity in event.usage.quantities.items()])
+        metadata = NULL if event.metadata_json is None else copy_text(event.metadata_json)
+        # The repr of a dict of meters and whole numbers is JSON but for its quotes.
+        quantities = repr(event.usage.quantities).replace("'", '"')
         rows.append(
             f"{event.customer_id}\t{event.number}\t{copy_text(event.id)}\t{event.api_key_pk}\t{item.model_id}"
-            f"\t{item.channel_id}\t{sets[item.card.digest]}\t{transfer}\t{hold}\t{item.period}"
-            f"\t{event.occurred_at.isoformat()}\t{received}\t{event.format}\t{event.status}\t{event.estimated}"
-            f"\t{{{quantities}}}\t{item.charge}\t{item.cost}\t{copy_text(event.usage_json)}\t{metadata}"
+            f"\t{item.channel_id}\t{sets[item.card.digest]}\t{item.transfer_id or NULL}\t{item.hold_number or NULL}"
+            f"\t{item.period}\t{event.moment}\t{received}\t{event.format}\t{event.status}\t{event.estimated}"
+            f"\t{quantities}\t{item.charge}\t{item.cost}\t{copy_text(event.usage_json)}\t{metadata}"
         )
     with server_cursor() as cursor:
         copy_rows(
@@ -124,45 +125,53 @@ HourKey = tuple[int, int, object, int, int, int, int]
 
 def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
     """Add events to the hourly usage, in key order, in one statement."""
-    hours: dict[HourKey, list[Decimal | int]] = {}
-    quantities: dict[HourKey, dict[str, int]] = {}
+    groups: dict[HourKey, list[Rated]] = {}
     for item in rated:
         event = item.event
-        hour = int(event.occurred_at.timestamp() // 3600)
         key = (
             event.customer_id,
-            hour,
+            event.epoch_s // 3600,
             item.period,
             event.api_key_pk,
             item.model_id,
             item.channel_id,
             sets[item.card.digest],
         )
-        sums = hours.get(key)
-        if sums is None:
-            hours[key] = [1, item.charge, item.cost]
-            quantities[key] = dict(event.usage.quantities)
+        group = groups.get(key)
+        if group is None:
+            groups[key] = [item]
+        else:
+            group.append(item)
+    sums: dict[HourKey, tuple[int, Decimal, Decimal]] = {}
+    quantities: dict[HourKey, dict[str, int]] = {}
+    for key, group in groups.items():
+        first = group[0]
+        if len(group) == 1:
+            sums[key] = (1, first.charge, first.cost)
+            quantities[key] = first.event.usage.quantities
             continue
-        sums[0] += 1
-        sums[1] = EXACT.add(sums[1], item.charge)
-        sums[2] = EXACT.add(sums[2], item.cost)
-        counts = quantities[key]
-        for meter, quantity in event.usage.quantities.items():
-            counts[meter] = counts.get(meter, 0) + quantity
-    _upsert_hours(hours, quantities)
+        charge, cost, counts = first.charge, first.cost, first.event.usage.quantities.copy()
+        for item in group[1:]:
+            charge, cost = EXACT.add(charge, item.charge), EXACT.add(cost, item.cost)
+            for meter, quantity in item.event.usage.quantities.items():
+                counts[meter] = counts.get(meter, 0) + quantity
+        sums[key] = (len(group), charge, cost)
+        quantities[key] = counts
+    _upsert_hours(sums, quantities)
 
 
-def _upsert_hours(hours: dict[HourKey, list[Decimal | int]], quantities: dict[HourKey, dict[str, int]]) -> None:
+def _upsert_hours(hours: dict[HourKey, tuple[int, Decimal, Decimal]], quantities: dict[HourKey, dict[str, int]]) -> None:
     keys = sorted(hours)  # type: ignore[type-var]
     used = {meter for counts in quantities.values() for meter in counts}
     meters = [name for name in NAMES if name in used]
     columns = ["customer_id", "hour", "period", "api_key_id", "model_id", "channel_id", "price_set_id"]
     sums = ["requests", "charge", "cost", *meters]
     types = ["bigint", "bigint", "date", "bigint", "bigint", "bigint", "bigint", "bigint", "numeric", "numeric"]
-    arrays = [number_array([key[place] for key in keys]) for place in range(7)]  # type: ignore[misc]
-    arrays += [number_array([hours[key][place] for key in keys]) for place in range(3)]
-    arrays += [number_array([quantities[key].get(meter, 0) for key in keys]) for meter in meters]
     types += ["numeric"] * len(meters)
+    counts = [quantities[key] for key in keys]
+    arrays = [number_array(column) for column in zip(*keys, strict=True)]
+    arrays += [number_array(column) for column in zip(*(hours[key] for key in keys), strict=True)]
+    arrays += [number_array([count.get(meter, 0) for count in counts]) for meter in meters]
     selected = ", ".join("to_timestamp(hour * 3600)" if name == "hour" else name for name in columns + sums)
     names = ", ".join(columns + sums)
     with server_cursor() as cursor:
@@ -189,7 +198,7 @@ def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime) -> None:
             [
                 f"{event.customer_id}\t{event.number}\t{event.api_key_pk}\t{copy_text(event.id)}"
                 f"\t{copy_text(event.model)}\t{copy_text(event.channel or '')}\t{why.reason}"
-                f"\t{copy_text(why.detail[:500])}\t{copy_text(payload_json(event))}\t{event.occurred_at.isoformat()}"
+                f"\t{copy_text(why.detail[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
                 f"\t{received}\t"
                 for event, why in parked
             ],

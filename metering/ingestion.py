@@ -5,7 +5,6 @@ before anything is stored or logged.
 """
 
 import gzip
-import hashlib
 import io
 import json
 import re
@@ -13,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
+from math import floor
 from typing import Any
 
 import msgspec
@@ -71,6 +72,8 @@ class Event(msgspec.Struct, gc=False):
     format: str
     status: str
     occurred_at: datetime
+    moment: str  # occurred_at as text
+    epoch_s: int  # and in seconds since 1970, rounded down
     estimated: bool
     more: bool
     authorization: str | None
@@ -261,6 +264,8 @@ def _event(index: int, raw: bytes) -> Event:
         wire.format,
         wire.status,
         occurred_at,
+        occurred_at.isoformat(),
+        floor(occurred_at.timestamp()),
         wire.estimated,
         wire.more,
         wire.authorization,
@@ -274,21 +279,18 @@ def _event(index: int, raw: bytes) -> Event:
 
 
 def _check(wire: _Wire, metadata_json: str | None) -> None:
-    for name, value in (("id", wire.id), ("model", wire.model)):
-        if not 1 <= len(value) <= MAX_ID_LENGTH:
-            raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(value)}")
+    if not (0 < len(wire.id) <= MAX_ID_LENGTH and 0 < len(wire.model) <= MAX_ID_LENGTH):
+        name = "model" if 0 < len(wire.id) <= MAX_ID_LENGTH else "id"
+        raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(getattr(wire, name))}")
     if wire.status not in STATUSES:
         raise _Invalid("invalid_event", f"status must be completed, aborted or failed, not {wire.status[:60]!r}")
     if wire.occurred_at.tzinfo is None:
         raise _Invalid("invalid_event", 'occurred_at needs an offset, such as "2026-11-22T10:00:00Z"')
     if (wire.api_key_id is None) == (wire.api_key is None):
         raise _Invalid("invalid_event", "an event names its key by exactly one of api_key_id and api_key")
-    for name, text in (
-        ("api_key_id", wire.api_key_id),
-        ("channel", wire.channel),
-        ("replaces", wire.replaces),
-    ):
-        if text is not None and not 1 <= len(text) <= MAX_ID_LENGTH:
+    for name in ("api_key_id", "channel", "replaces"):
+        text = getattr(wire, name)
+        if text is not None and not 0 < len(text) <= MAX_ID_LENGTH:
             raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(text)}")
     if metadata_json is not None:
         if len(memoryview(wire.metadata)) > MAX_METADATA_BYTES:
@@ -342,15 +344,18 @@ def mask(text: str) -> str:
 
 
 def event_digest(event: Event) -> bytes:
-    """16 bytes that tell a repeat from another event of the same id: all that matters of it, in one order."""
+    """16 bytes that tell a repeat from another event of the same id: all that matters of it, in one order.
+
+    Every format lists its meters in an order of its own, whatever the order they came in.
+    """
     usage = event.usage
-    parts = (
+    content = (
         f"{event.api_key_pk}\x1f{event.model}\x1f{event.channel or ''}\x1f{event.format}\x1f{event.status}"
-        f"\x1f{event.occurred_at.isoformat()}\x1f{sorted(usage.quantities.items())}"
+        f"\x1f{event.moment}\x1f{usage.quantities}"
     )
     if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
-        parts += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"
-    return hashlib.blake2b(parts.encode(), digest_size=16).digest()
+        content += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"
+    return blake2b(content.encode(), digest_size=16).digest()
 
 
 def payload(event: Event) -> dict[str, Any]:
@@ -361,7 +366,7 @@ def payload(event: Event) -> dict[str, Any]:
         "channel": event.channel,
         "format": event.format,
         "status": event.status,
-        "occurred_at": event.occurred_at.isoformat(),
+        "occurred_at": event.moment,
         "estimated": event.estimated,
         "more": event.more,
         "authorization": event.authorization,

@@ -73,7 +73,7 @@ def _insert_unclaimed(events: list[Event], at: datetime) -> set[tuple[str, str]]
                 text_array([event.model for event in events]),
                 bytes_array([event.digest for event in events]),
                 text_array([payload_json(event) for event in events]),
-                text_array([event.occurred_at.isoformat() for event in events]),
+                text_array([event.moment for event in events]),
             ],
         )
         return {(row[0], row[1]) for row in cursor.fetchall()}

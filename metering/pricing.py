@@ -83,6 +83,8 @@ class PriceTable:
     charges: dict[int, tuple[PriceRow, ...]]
     _grids: dict[tuple[int, int], _Grid] = field(default_factory=dict, repr=False)
     _cards: dict[tuple[object, ...], RateCard] = field(default_factory=dict, repr=False)
+    # Of models whose prices change neither with time nor with the prompt's size.
+    _only_cards: dict[tuple[int, int, int, bool], RateCard] = field(default_factory=dict, repr=False)
 
     def plan(self, plan_id: int | None) -> PlanTerms:
         """A customer's plan; None is `list`."""
@@ -92,22 +94,25 @@ class PriceTable:
         self, *, model_id: int, channel_id: int, plan: PlanTerms, at: datetime, prompt_tokens: int, in_us: bool = False
     ) -> RateCard:
         """The prices that hold for one request. Raises Unrateable (`no_price`)."""
+        line = (model_id, channel_id, plan.id, in_us)
+        card = self._only_cards.get(line)
+        if card is not None:
+            return card
         grid = self._grids.get((model_id, channel_id))
         if grid is None:
             grid = self._grids[model_id, channel_id] = self._make_grid(model_id, channel_id)
         key = (
-            model_id,
-            channel_id,
-            plan.id,
-            in_us,
-            bisect_right(grid.moments, at) if grid.moments else 0,
-            bisect_left(grid.tiers, prompt_tokens) if grid.tiers else 0,
+            line,
+            bisect_right(grid.moments, at),
+            bisect_left(grid.tiers, prompt_tokens),
             bisect_right(grid.times, at.time()) if grid.times else 0,
         )
         card = self._cards.get(key)
         if card is None:
             card = self._make_card(grid, model_id, channel_id, plan, at, prompt_tokens, in_us)
             self._cards[key] = card
+        if not (grid.moments or grid.tiers or grid.times):
+            self._only_cards[line] = card
         return card
 
     def _make_grid(self, model_id: int, channel_id: int) -> _Grid:

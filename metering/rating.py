@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from metering.formats.base import Usage
-from relayadmin.money import EXACT, POWERS, ZERO
+from relayadmin.money import AMOUNT_DECIMALS, EXACT, POWERS
 
 
 class Unrateable(Exception):
@@ -41,32 +41,39 @@ class RateCard:
     meters: Mapping[str, MeterPrice]
     digest: bytes = b""
     content: Mapping[str, object] = field(default_factory=dict)
-    per_one: Mapping[str, tuple[Decimal, Decimal]] = field(init=False, repr=False, compare=False)
+    # (charge, cost) of one token or call in units of 10⁻¹⁵ USD: whole numbers, because unit prices have 9 decimals.
+    per_one: Mapping[str, tuple[int, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         per_one = {
-            name: (
-                EXACT.scaleb(price.charge, -POWERS[price.per]),
-                EXACT.scaleb(price.cost, -POWERS[price.per]),
-            )
+            name: (_in_units(price.charge, price.per), _in_units(price.cost, price.per))
             for name, price in self.meters.items()
         }
         object.__setattr__(self, "per_one", per_one)
 
 
+def _in_units(unit_price: Decimal, per: int) -> int:
+    units = EXACT.scaleb(unit_price, AMOUNT_DECIMALS - POWERS[per])
+    assert units == units.to_integral_value(), f"{unit_price} per {per} has more than {AMOUNT_DECIMALS} decimals"
+    return int(units)
+
+
+def _amount(units: int) -> Decimal:
+    return EXACT.scaleb(Decimal(units), -AMOUNT_DECIMALS)
+
+
 def rate(usage: Usage, card: RateCard) -> tuple[Decimal, Decimal]:
     """The (charge, cost) of one event in USD. Raises Unrateable (`no_price`) for a meter that the card lacks."""
-    charge = cost = ZERO
-    multiply, add = EXACT.multiply, EXACT.add
+    charge = cost = 0
     per_one = card.per_one
-    for meter, quantity in usage.quantities.items():
-        try:
+    try:
+        for meter, quantity in usage.quantities.items():
             charge_one, cost_one = per_one[meter]
-        except KeyError:
-            raise Unrateable("no_price", f"no price for {meter}") from None
-        charge = add(charge, multiply(quantity, charge_one))
-        cost = add(cost, multiply(quantity, cost_one))
-    return charge, cost
+            charge += quantity * charge_one
+            cost += quantity * cost_one
+    except KeyError as missing:
+        raise Unrateable("no_price", f"no price for {missing.args[0]}") from None
+    return _amount(charge), _amount(cost)
 
 
 def most_that_can_cost(
@@ -76,22 +83,19 @@ def most_that_can_cost(
 
     Raises Unrateable (`no_price`) for a meter that the card lacks.
     """
-    quantities = {"input": input_tokens, "output": max_output_tokens, "web_search": web_searches}
-    dearest_input = _charge_of(card, "input", input_tokens)
+    one = _charge_of(card, "input", input_tokens)
     if write_meter is not None:
-        dearest_input = max(dearest_input, _charge_of(card, write_meter, input_tokens))
-    result = EXACT.multiply(input_tokens, dearest_input)
-    for meter in ("output", "web_search"):
-        result = EXACT.add(
-            result, EXACT.multiply(quantities[meter], _charge_of(card, meter, quantities[meter]))
-        )
-    return result
+        one = max(one, _charge_of(card, write_meter, input_tokens))
+    units = input_tokens * one
+    units += max_output_tokens * _charge_of(card, "output", max_output_tokens)
+    units += web_searches * _charge_of(card, "web_search", web_searches)
+    return _amount(units)
 
 
-def _charge_of(card: RateCard, meter: str, quantity: int) -> Decimal:
+def _charge_of(card: RateCard, meter: str, quantity: int) -> int:
     price = card.per_one.get(meter)
     if price is not None:
         return price[0]
     if quantity == 0:
-        return ZERO
+        return 0
     raise Unrateable("no_price", f"no price for {meter}")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from uuid import uuid4
+from secrets import token_hex
 from zoneinfo import ZoneInfo
 
+import msgspec
 from django.db import DataError, IntegrityError, connection
 
 from billing import credits, holds, ledger
@@ -44,8 +45,7 @@ class Result:
         self.culprits += other.culprits
 
 
-@dataclass(slots=True)
-class Rated:
+class Rated(msgspec.Struct, gc=False):
     """An event with its price and the billing period it belongs to. Amounts in USD."""
 
     event: Event
@@ -199,7 +199,7 @@ def _rate_one(
         in_us=_check_modifiers(event),
     )
     charge, cost = rate(usage, card)
-    period = billing_period(month_of(event.occurred_at, zone), closed_through)
+    period = billing_period(month_of(event.occurred_at, zone, event.epoch_s), closed_through)
     return Rated(event, model_id, channel_id, card, charge, cost, period)
 
 
@@ -229,14 +229,13 @@ def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: d
     numbers = credits.charge_usage(
         [credits.Charge(customer_id, period, amount) for (customer_id, period), amount in charges.items()],
         wallets=wallets,
-        settlement=uuid4().hex,
+        settlement=token_hex(8),
         at=at,
     )
     transfers = dict(zip(charges, numbers, strict=True))
     for item in rated:
         item.transfer_id = transfers[item.event.customer_id, item.period]
     _settle_holds(rated, wallets=wallets, at=at)
-    ledger.save_wallets(wallets.values())
     sets = price_sets.numbers_of({item.card.digest: item.card for item in rated})
     event_store.store(rated, sets, at=at)
     event_store.add_to_hours(rated, sets)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import psycopg
@@ -29,6 +28,17 @@ class AmountField(models.DecimalField):  # type: ignore[type-arg]
         return "amount"
 
 
+
+
+class VerbatimJSONField(models.JSONField):
+    """JSON kept as the text it came in: PostgreSQL's type `json`, checked but not taken apart."""
+
+    def db_type(self, connection: Any) -> str:
+        return "json"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        # The driver has decoded it already, where for jsonb Django keeps it from doing so.
+        return super().from_db_value(value, expression, connection) if isinstance(value, str) else value
 
 
 @contextmanager
@@ -57,9 +67,9 @@ def in_transaction(work: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def number_array(values: Iterable[int | Decimal | None]) -> str:
-    """An array literal of numbers; far cheaper to make than to have each element adapted."""
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+def number_array(values: Iterable[object]) -> str:
+    """An array literal of numbers (or dates); far cheaper to make than to have each element adapted."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def text_array(values: Iterable[str | None]) -> str:

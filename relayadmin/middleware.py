@@ -34,7 +34,9 @@ def errors_as_json(get_response: GetResponse) -> GetResponse:
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         if response.status_code >= 400 and request.path.startswith(JSON_PREFIXES):
-            return _with_error_body(request, response)
+            response = _with_error_body(request, response)
+        if not response.streaming and "Content-Length" not in response.headers:
+            response.headers["Content-Length"] = str(len(response.content))
         return response
 
     def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -205,7 +205,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Entry',
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('id', models.BigIntegerField(primary_key=True, serialize=False)),
                 ('transfer_id', models.BigIntegerField()),
                 ('account', models.CharField(choices=[('wallet', 'Wallet'), ('revenue', 'Revenue'), ('promotional_usage', 'Promotional usage (contra revenue)'), ('cash:manual', 'Cash, recorded by hand'), ('cash:stripe', 'Cash at Stripe'), ('processing_fees', 'Processing fees'), ('fx_difference', 'Exchange-rate difference'), ('promotional_grants', 'Promotional grants'), ('goodwill', 'Goodwill'), ('breakage', 'Breakage (expired credit)'), ('refunds_pending', 'Refunds pending'), ('disputes', 'Disputes'), ('tax', 'Tax'), ('write_offs', 'Write-offs'), ('rounding', 'Rounding')], max_length=32)),
                 ('amount', relayadmin.db.AmountField()),
@@ -216,7 +216,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'entries',
                 'ordering': ('-id',),
-                'constraints': [models.UniqueConstraint(condition=models.Q(('wallet_version__isnull', False)), fields=('customer', 'wallet_version'), name='entry_one_per_wallet_version'), models.CheckConstraint(condition=models.Q(models.Q(('account', 'wallet'), ('balance_after__isnull', False), ('wallet_version__isnull', False)), models.Q(models.Q(('account', 'wallet'), _negated=True), ('balance_after__isnull', True), ('wallet_version__isnull', True)), _connector='OR'), name='entry_wallet_has_balance_and_version')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('wallet_version__isnull', False)), fields=('customer', 'wallet_version'), name='entry_one_per_wallet_version'), models.CheckConstraint(condition=models.Q(models.Q(('account', 'wallet'), ('balance_after__isnull', False), ('wallet_version__isnull', False)), models.Q(models.Q(('account', 'wallet'), _negated=True), ('balance_after__isnull', True), ('wallet_version__isnull', True)), _connector='OR'), name='entry_wallet_has_balance_and_version'), models.CheckConstraint(condition=models.Q(('transfer_id', django.db.models.expressions.CombinedExpression(models.F('id'), '/', models.Value(16)))), name='entry_number_names_its_transfer')],
             },
         ),
         migrations.CreateModel(

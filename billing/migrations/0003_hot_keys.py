@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     operations = (
         migrations.RunSQL("SET lock_timeout = '5s'"),
         migrations.RunSQL(_key("billing_transfer")),
-        migrations.RunSQL(_key("billing_entry", "customer_id, transfer_id, id")),
+        migrations.RunSQL(_key("billing_entry")),
         migrations.RunSQL(_key("billing_grant")),
         migrations.RunSQL(_key("billing_grantuse", "customer_id, transfer_id, grant_id")),
         migrations.RunSQL(_key("billing_hold")),
@@ -21,10 +21,8 @@ class Migration(migrations.Migration):
             ALTER TABLE billing_wallet SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
             ALTER TABLE billing_grant SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
             ALTER TABLE billing_hold SET (fillfactor = 80);
-            CREATE INDEX transfer_newest ON billing_transfer USING brin (id) WITH (autosummarize = on);
-            CREATE INDEX entry_newest ON billing_entry USING brin (id) WITH (autosummarize = on);
-            CREATE INDEX hold_newest ON billing_hold USING brin (id) WITH (autosummarize = on);
-            CREATE INDEX grantuse_newest ON billing_grantuse USING brin (id) WITH (autosummarize = on);
+            CREATE INDEX transfer_newest ON billing_transfer USING brin (id);
+            CREATE INDEX hold_newest ON billing_hold USING brin (id);
             """,
         ),
     )

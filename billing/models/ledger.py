@@ -82,15 +82,22 @@ class Transfer(HotModel):
     def __str__(self) -> str:
         return self.public_id
 
+    @property
+    def entries(self) -> models.QuerySet["Entry"]:
+        """Its entries, found through their primary key."""
+        first = self.pk * 16
+        return Entry.objects.filter(customer_id=self.customer_id, id__gte=first, id__lt=first + 16).order_by("id")
+
 
 class Entry(HotModel):
     """One side of a transfer. Wallet entries carry the wallet's balance and version after them. Append-only.
 
-    Its primary key is (customer, transfer_id, id).
+    The entries of transfer n have the numbers 16 n, 16 n + 1, …
     """
 
     PREFIX = "ent"
 
+    id = models.BigIntegerField(primary_key=True)
     customer = customer_key()
     transfer_id = models.BigIntegerField()
     account = models.CharField(max_length=32, choices=Account.choices)
@@ -116,6 +123,9 @@ class Entry(HotModel):
                     & models.Q(wallet_version__isnull=True, balance_after__isnull=True)
                 ),
                 name="entry_wallet_has_balance_and_version",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(transfer_id=models.F("id") / 16), name="entry_number_names_its_transfer"
             ),
         )
 

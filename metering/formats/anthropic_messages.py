@@ -78,8 +78,11 @@ def _writes(usage: dict[str, Any]) -> tuple[int, int]:
     total = usage.get("cache_creation_input_tokens")
     if total is not None:
         total = count(total, "cache_creation_input_tokens")
+    split = usage.get("cache_creation")
+    if split is None:
+        return total or 0, 0
     split = part(usage, "cache_creation")
-    if all(value is None for value in split.values()):
+    if not any(value is not None for value in split.values()):
         return total or 0, 0
     five = optional_count(split.get("ephemeral_5m_input_tokens"), "cache_creation.ephemeral_5m_input_tokens")
     hour = optional_count(split.get("ephemeral_1h_input_tokens"), "cache_creation.ephemeral_1h_input_tokens")

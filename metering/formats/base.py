@@ -1,7 +1,8 @@
 """What every format makes of a provider's usage object, and the checks they share."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 LARGEST_COUNT = 10**12
 
@@ -10,8 +11,7 @@ class InvalidUsage(ValueError):
     """A usage object that contradicts itself or its provider's shape; the message names field and figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """A usage object as disjoint meters.
 
     `quantities`: meter → count above zero. `prompt_tokens`: all input-side tokens, which choose the price tier.
@@ -65,6 +65,8 @@ def word(usage: dict[str, Any], name: str, default: str) -> str:
 
 def unknown_counter(value: dict[str, Any], known: frozenset[str], path: str = "") -> str:
     """The path of the first counter above zero that is not `known`, or ""."""
+    if value.keys() <= known:
+        return ""
     for name in sorted(value.keys() - known):  # Sorted, so that a repeat names the same one in every process.
         if found := _above_zero(value[name], f"{path}{name}"):
             return found

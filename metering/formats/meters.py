@@ -20,4 +20,4 @@ def read(usage: dict[str, Any]) -> Usage:
             quantities[name] = quantity
         if name in PROMPT_METERS:
             prompt_tokens += quantity
-    return Usage(quantities, prompt_tokens)
+    return Usage(dict(sorted(quantities.items())), prompt_tokens)

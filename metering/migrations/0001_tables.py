@@ -308,8 +308,8 @@ class Migration(migrations.Migration):
                 ('quantities', models.JSONField()),
                 ('charge', relayadmin.db.AmountField()),
                 ('cost', relayadmin.db.AmountField()),
-                ('usage', models.JSONField(help_text="The provider's own usage object.")),
-                ('metadata', models.JSONField(null=True)),
+                ('usage', relayadmin.db.VerbatimJSONField(help_text="The provider's own usage object, as it came.")),
+                ('metadata', relayadmin.db.VerbatimJSONField(null=True)),
                 ('customer', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='billing.customer')),
             ],
             options={

@@ -20,8 +20,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             """
             ALTER TABLE metering_usagehour SET (fillfactor = 70);
-            CREATE INDEX usageevent_newest ON metering_usageevent USING brin (id) WITH (autosummarize = on);
-            CREATE INDEX usagehour_newest ON metering_usagehour USING brin (id) WITH (autosummarize = on);
+            CREATE INDEX usageevent_newest ON metering_usageevent USING brin (id);
             CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON metering_eventkey
                 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
             CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON metering_usageevent

@@ -4,7 +4,7 @@ from django.db import models
 
 from billing.models.base import HotModel, customer_key
 from metering.meters import NAMES
-from relayadmin.db import AmountField
+from relayadmin.db import AmountField, VerbatimJSONField
 
 
 class EventKey(HotModel):
@@ -54,8 +54,8 @@ class UsageEvent(HotModel):
     quantities: Any = models.JSONField()
     charge: Any = AmountField()
     cost: Any = AmountField()
-    usage: Any = models.JSONField(help_text="The provider's own usage object.")
-    metadata: Any = models.JSONField(null=True)
+    usage: Any = VerbatimJSONField(help_text="The provider's own usage object, as it came.")
+    metadata: Any = VerbatimJSONField(null=True)
 
     class Meta:
         ordering = ("-id",)

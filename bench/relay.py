@@ -1,0 +1,142 @@
+"""Benchmarks of the relay API: ingest, duplicates, raw COPY, an empty view, authorizations."""
+
+import json
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from django.db import connection
+
+from bench import load
+from billing import credits
+from billing.models import Customer, Wallet
+from metering import keys
+from metering.models import ApiKey
+from relayadmin import ids
+from relayadmin.db import server_cursor
+
+CUSTOMERS = 2_000
+EVENTS_PER_BATCH = 2_000
+BATCHES = 60
+WARM_UP_BATCHES = 6
+AUTHORIZATIONS = 8_000
+MODEL = "claude-sonnet-4-20250514"
+
+
+def measure(port: int) -> dict[str, float]:
+    """Every figure of the relay API, in the units of their names."""
+    customers = _customers()
+    _, token = keys.create_relay_token(name="bench")
+    results: dict[str, float] = {}
+
+    batches = [_batch(number, customers, token) for number in range(WARM_UP_BATCHES + BATCHES)]
+    _expect(load.play(port, batches[:WARM_UP_BATCHES], connections=2), 200)
+    ingest = _expect(load.play(port, batches[WARM_UP_BATCHES:], connections=2), 200)
+    assert json.loads(ingest.last_body)["accepted"] == EVENTS_PER_BATCH, ingest.last_body[:300]
+    results["ingest_events_per_s"] = round(ingest.per_second * EVENTS_PER_BATCH)
+    again = _expect(load.play(port, batches[WARM_UP_BATCHES:], connections=2), 200)
+    assert json.loads(again.last_body)["duplicates"] == EVENTS_PER_BATCH
+    results["ingest_duplicates_per_s"] = round(again.per_second * EVENTS_PER_BATCH)
+    results["copy_rows_per_s"] = round(_copy_rows_per_s())
+
+    noop = load.request("/relay/noop", b"{}", token)
+    _expect(load.play(port, [noop] * 2_000, connections=8), 200)
+    results["noop_requests_per_s"] = round(_expect(load.play(port, [noop] * 20_000, connections=8), 200).per_second)
+
+    spread = [
+        _authorization(f"a{number}", customers[number % CUSTOMERS][1], token) for number in range(AUTHORIZATIONS)
+    ]
+    _expect(load.play(port, spread[:800], connections=8), 201)
+    run = _expect(load.play(port, spread[800:], connections=8), 201)
+    results["authorize_requests_per_s"] = round(run.per_second)
+    results["authorize_p50_ms"] = round(run.percentile_ms(0.5), 2)
+    results["authorize_p99_ms"] = round(run.percentile_ms(0.99), 2)
+    one = [_authorization(f"o{number}", customers[0][1], token) for number in range(AUTHORIZATIONS // 2)]
+    results["authorize_one_customer_per_s"] = round(_expect(load.play(port, one, connections=8), 201).per_second)
+    return results
+
+
+def _expect(run: load.Run, status: int) -> load.Run:
+    assert set(run.statuses) == {status}, f"{run.statuses}: {run.last_body[:300]!r}"
+    return run
+
+
+def _customers() -> list[tuple[str, str]]:
+    """[(key id, key secret)] of customers with credit enough."""
+    at = datetime.now(UTC)
+    customers = Customer.objects.bulk_create([Customer(name=f"Bench {number}") for number in range(CUSTOMERS)])
+    Wallet.objects.bulk_create([Wallet(customer=customer) for customer in customers])
+    secrets = [ids.new_secret("sk-") for _ in customers]
+    rows = ApiKey.objects.bulk_create(
+        [
+            ApiKey(customer=customer, name="bench", digest=secret.digest, prefix=secret.prefix, last4=secret.last4)
+            for customer, secret in zip(customers, secrets, strict=True)
+        ]
+    )
+    for customer in customers:
+        credits.grant(
+            customer_id=customer.pk, amount=Decimal(1000), kind="goodwill", reason="", reference="", key="bench", at=at
+        )
+    with server_cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE")
+    return [(row.public_id, secret.text) for row, secret in zip(rows, secrets, strict=True)]
+
+
+def _batch(number: int, customers: list[tuple[str, str]], token: str) -> bytes:
+    at = datetime.now(UTC).isoformat()
+    events = [
+        {
+            "id": f"req_{number:06d}_{place:06d}_0123456789abcdef",
+            "api_key_id": customers[place % CUSTOMERS][0],
+            "model": MODEL,
+            "occurred_at": at,
+            "channel": "anthropic",
+            "format": "anthropic.messages",
+            "status": "completed",
+            "usage": {
+                "input_tokens": 1000 + place,
+                "cache_creation_input_tokens": 3000,
+                "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000},
+                "cache_read_input_tokens": 10000 + number,
+                "output_tokens": 500,
+            },
+            "metadata": {"team": "search"},
+        }
+        for place in range(EVENTS_PER_BATCH)
+    ]
+    return load.request("/relay/v1/usage", json.dumps({"events": events}).encode(), token)
+
+
+def _authorization(request_id: str, api_key: str, token: str) -> bytes:
+    body = {
+        "api_key": api_key,
+        "model": MODEL,
+        "request_id": request_id,
+        "input_tokens": 1200,
+        "max_output_tokens": 500,
+        "cache_ttl": None,
+        "client_ip": "203.0.113.9",
+    }
+    return load.request("/relay/v1/authorizations", json.dumps(body).encode(), token)
+
+
+def _copy_rows_per_s() -> float:
+    """COPY the very rows that ingest wrote into a bare table with the same primary key, a commit per 2,000."""
+    rows = EVENTS_PER_BATCH * 30
+    with server_cursor() as cursor:
+        with cursor.copy(
+            f"COPY (SELECT * FROM metering_usageevent ORDER BY id DESC LIMIT {rows}) TO STDOUT"
+        ) as copy:
+            lines = b"".join(bytes(block) for block in copy).splitlines(keepends=True)
+        cursor.execute(
+            "CREATE TABLE bench_copy (LIKE metering_usageevent); ALTER TABLE bench_copy ADD PRIMARY KEY (customer_id, id)"
+        )
+        chunks = [b"".join(lines[start : start + 2_000]) for start in range(0, len(lines), 2_000)]
+        begun = time.perf_counter()
+        for chunk in chunks:
+            with cursor.copy("COPY bench_copy FROM STDIN") as copy:
+                copy.write(chunk)
+        seconds = time.perf_counter() - begun
+        cursor.execute("DROP TABLE bench_copy")
+    assert connection.get_autocommit()
+    return len(lines) / seconds
