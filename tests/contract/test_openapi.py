@@ -57,6 +57,7 @@ def test_the_document_and_its_page_are_there_for_anybody_and_load_nothing_from_e
     sources = re.findall(rb'(?:src|href)="([^"]+)"', page.content)
     assert sources
     assert not [source for source in sources if not source.startswith(b"/")]
+    assert b'"validatorUrl": null' in page.content
 
 
 def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
