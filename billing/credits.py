@@ -56,7 +56,8 @@ def grant(
 
     Raises InvalidGrant, GrantKeyConflict (same key, other grant), ledger.UnknownCustomer.
     """
-    _check(amount=amount, kind=kind, reference=reference, key=key, at=at, expires_at=expires_at)
+    _check(amount=amount, kind=kind, at=at, expires_at=expires_at)
+    _check_texts(kind=kind, reason=reason, reference=reference, key=key)
 
     def work() -> Granted:
         wallet = ledger.lock_wallets([customer_id])[customer_id]
@@ -93,9 +94,7 @@ def grant(
     return in_transaction(work)
 
 
-def _check(
-    *, amount: Decimal, kind: str, reference: str, key: str, at: datetime, expires_at: datetime | None
-) -> None:
+def _check(*, amount: Decimal, kind: str, at: datetime, expires_at: datetime | None) -> None:
     if kind not in _SOURCES:
         raise InvalidGrant("kind", f"kind must be paid, promotional or goodwill, not {kind!r}")
     if not amount.is_finite() or amount <= 0:
@@ -105,12 +104,18 @@ def _check(
     exponent = amount.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -15:
         raise InvalidGrant("amount", "amount must have at most 15 decimals")
-    if kind == Grant.Kind.PAID and not reference.strip():
-        raise InvalidGrant("reference", "a paid grant needs a reference, such as the bank transfer's number")
-    if not 1 <= len(key) <= 255:
-        raise InvalidGrant("key", "key must have 1 to 255 characters")
     if expires_at is not None and expires_at <= at:
         raise InvalidGrant("expires_at", "expires_at must be in the future")
+
+
+def _check_texts(*, kind: str, reason: str, reference: str, key: str) -> None:
+    if kind == Grant.Kind.PAID and not reference.strip():
+        raise InvalidGrant("reference", "a paid grant needs a reference, such as the bank transfer's number")
+    if not key:
+        raise InvalidGrant("key", "key must have 1 to 255 characters")
+    for name, text, longest in (("reason", reason, 500), ("reference", reference, 255), ("key", key, 255)):
+        if len(text) > longest or "\x00" in text:
+            raise InvalidGrant(name, f"{name} must have at most {longest} characters, and no NUL")
 
 
 def _made_before(transfer: Transfer, *, amount: Decimal, kind: str) -> Granted:
