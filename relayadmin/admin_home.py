@@ -318,7 +318,7 @@ def _jobs_panel() -> Panel:
         title="Scheduled jobs: the last run of each",
         headers=("Job", "Outcome", "Started (UTC)", "Took", "What it did"),
         rows=rows,
-        empty="No job has run yet: are worker and beat running? `make run` starts both.",
+        empty="No job has run yet: are worker and beat running? “make run” starts both.",
         url=html.list_url(JobRun),
     )
 

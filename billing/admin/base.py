@@ -94,6 +94,8 @@ class OperatorAdmin(ModelAdmin):
     list_fullwidth = True
     show_full_result_count = False
     show_facets = ShowFacets.NEVER
+    # What an empty list says, when nothing was searched for.
+    empty_text = ""
     list_before_template = "admin/list_note.html"
     change_form_outer_before_template = "admin/figures.html"
     change_form_outer_after_template = "admin/panels.html"

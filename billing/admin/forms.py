@@ -66,6 +66,12 @@ class MomentField(forms.DateTimeField):
         widget = UnfoldAdminTextInputWidget(attrs={"type": "datetime-local", "step": "1"})
         super().__init__(widget=widget, **kwargs)
 
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """What the form can't show, it has not changed: the fraction of a second."""
+        if isinstance(initial, datetime):
+            initial = initial.replace(microsecond=0)
+        return bool(super().has_changed(initial, data))
+
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, datetime):
             return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"

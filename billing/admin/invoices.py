@@ -18,6 +18,7 @@ INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "d
 
 @admin.register(Invoice)
 class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
+    empty_text = "No invoice yet; the first are issued when a month with usage has ended."
     list_display = (
         "number",
         "customer_link",

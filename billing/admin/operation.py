@@ -99,6 +99,7 @@ def result_text(result: Any) -> str:
 
 @admin.register(JobRun)
 class JobRunAdmin(ReadOnlyAdmin):
+    empty_text = "No job has run yet: are worker and beat running? “make run” starts both."
     list_display = ("job", "outcome_badge", "started_at", "took", "did", "short_error")
     list_filter = (JobFilter, OutcomeFilter, ("started_at", DaysFilter))
     search_fields = ("job",)

@@ -70,6 +70,7 @@ class ChannelAdmin(PriceBookAdmin):
 
 @admin.register(Model)
 class ModelAdmin(PriceBookAdmin):
+    empty_text = "No models yet; “python manage.py import_prices” loads the price book."
     list_display = (
         "public_id",
         "label",

@@ -53,6 +53,7 @@ class DerivedFilter(DropdownFilter):
 
 @admin.register(Price)
 class PriceAdmin(ReadOnlyAdmin):
+    empty_text = "No prices yet; “python manage.py import_prices” loads the price book."
     list_display = (
         "model",
         "kind_badge",

@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from unfold.contrib.filters.admin import TextFilter
 from unfold.decorators import display
 
 from billing.admin import html
@@ -22,13 +23,18 @@ from relayadmin.money import amount_text
 EVENT_TONES = {"completed": "success", "aborted": "warning", "failed": "danger"}
 
 
-class ModelFilter(NamedFilter):
+class ModelFilter(TextFilter):
+    """A part of a model's id. A thousand choices would take longer to draw than the list itself."""
+
     title = "model"
     parameter_name = "model"
-    column = "model_id"
 
-    def choose(self) -> Iterable[tuple[str, str]]:
-        return [(str(number), name) for number, name in Model.objects.values_list("id", "public_id")]
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        part = (self.value() or "").replace("\x00", "").strip()
+        if not part:
+            return queryset
+        named = Model.objects.filter(public_id__icontains=part).order_by().values_list("id", flat=True)
+        return queryset.filter(model_id__in=list(named))
 
 
 class ChannelFilter(NamedFilter):
@@ -114,6 +120,7 @@ def meters_panel(quantities: dict[str, int], prices: PriceSet | None) -> Panel:
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(UsageColumns, HotModelAdmin):
+    empty_text = "No usage yet. It appears here as soon as a relay reports some."
     sequence_table = "metering_eventkey"
     list_display = (
         "public_id",
@@ -208,6 +215,7 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
 
 @admin.register(UsageHour)
 class UsageHourAdmin(UsageColumns, HotModelAdmin):
+    empty_text = "No usage yet. It appears here as soon as a relay reports some."
     list_display = (
         "hour_link",
         "customer_link",

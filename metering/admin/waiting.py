@@ -127,6 +127,7 @@ class SweepAdmin(WaitingAdmin):
 
 @admin.register(ParkedEvent)
 class ParkedEventAdmin(CustomerColumn, SweepAdmin):
+    empty_text = "Nothing waits: every event has been settled."
     actions = ("settle_now",)
     list_display = (
         "event_id",
@@ -182,6 +183,7 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
 
 @admin.register(UnclaimedEvent)
 class UnclaimedEventAdmin(SweepAdmin):
+    empty_text = "Nothing waits: every event's key is known."
     list_display = ("event_id", "key", "model", "reason", "state_badge", "occurred_at", "received_at")
     list_filter = (OpenFilter, ReasonFilter, ("received_at", DaysFilter))
     search_fields = ("event_id__exact", "key__exact", "model__exact")
@@ -242,6 +244,7 @@ class DealtWithAdmin(WaitingAdmin):
 
 @admin.register(EventConflict)
 class EventConflictAdmin(DealtWithAdmin):
+    empty_text = "Nothing to look into."
     list_display = ("event_id", "customer_link", "kind", "detail", "state_badge", "received_at")
     list_filter = (OpenFilter, KindFilter, CustomerFilter, ("received_at", DaysFilter))
     list_select_related = ("customer",)
@@ -275,6 +278,7 @@ class EventConflictAdmin(DealtWithAdmin):
 
 @admin.register(QuarantinedEvent)
 class QuarantinedEventAdmin(DealtWithAdmin):
+    empty_text = "Nothing to look into: every event was well-formed."
     list_display = ("name", "code", "message", "state_badge", "received_at")
     list_filter = (OpenFilter, CodeFilter, ("received_at", DaysFilter))
     search_fields = ("event_id__exact", "message")

@@ -1,0 +1,120 @@
+"""The operator at the admin: log-ins with some permissions or all, and a world in which every list has rows."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from html import unescape
+from typing import Any
+from uuid import uuid4
+
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from billing.models import Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
+from metering.models import CustomerPlan, Plan
+from tests.world import SONNET, Payer, Relay, make_event, make_payer
+
+
+def make_staff(*, permissions: Sequence[str] = (), is_superuser: bool = False, password: str | None = None) -> User:
+    """A staff user with these permissions ("billing.change_customer"), or with all.
+
+    Without a password, which takes long to hash, only `log_in` lets it in.
+    """
+    user = User.objects.create_user(
+        f"staff-{uuid4().hex[:12]}", password=password, is_staff=True, is_superuser=is_superuser
+    )
+    for name in permissions:
+        app, codename = name.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    return user
+
+
+def log_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page(model: type[Any], what: str, *args: object) -> str:
+    """The address of a model's admin page: changelist, add, change or an action's."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{what}", args=args)
+
+
+def key_of(row: Any) -> object:
+    """What a row's address carries: the public id of a hot row, the number of any other."""
+    return row.public_id if hasattr(type(row), "PREFIX") else row.pk
+
+
+def text_of(answer: Any) -> str:
+    """What a person reads: the page without its tags."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))
+
+
+def hidden_value(html: str, name: str) -> str:
+    """The value of a hidden input."""
+    found = re.search(rf'<input type="hidden" name="{name}" value="([^"]*)"', html)
+    assert found is not None, f"no hidden input {name}"
+    return found[1]
+
+
+def fill(payer: Payer | None = None) -> Payer:
+    """Give every list some rows: usage settled, parked, unclaimed, repeated and malformed; holds; an invoice; runs."""
+    payer, relay = payer or make_payer(name="Northwind"), Relay()
+    other = make_payer(name="Contoso", credit="0.01")
+    hold = relay.authorize(payer).body["id"]
+    relay.authorize(payer)
+    first = make_event(payer, authorization=hold)
+    relay.report(first, *[make_event(payer) for _ in range(4)], *[make_event(other) for _ in range(3)])
+    relay.report({**first, "status": "aborted"})
+    relay.report(
+        make_event(payer, model="nobody-sells-this"),
+        make_event(None, api_key_id="key_0000000000000000"),
+        make_event(payer, usage={"input_tokens": -1, "output_tokens": 1}),
+    )
+    customer, now = payer.customer, datetime.now(UTC)
+    _add_invoice(customer, now)
+    JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=12, result={"expired": 0})
+    JobRun.objects.create(job="metering.check_ledger", started_at=now, duration_ms=90_000, error="Boom: it broke")
+    JobRun.objects.create(job="metering.close_last_month", started_at=now)
+    IdempotentAnswer.objects.create(customer=customer, key="k", digest=b"d", status=201, body={"key": None})
+    Membership.objects.create(customer=customer, user=make_staff())
+    CustomerPlan.objects.create(customer=customer, plan=Plan.objects.create(name="markup", multiplier=Decimal("1.2")))
+    return payer
+
+
+def _add_invoice(customer: Customer, now: datetime) -> None:
+    InvoiceSeries.objects.create(series="T", year=2026, last_number=1)
+    invoice = Invoice.objects.create(
+        customer=customer,
+        series="T",
+        year=2026,
+        sequence=1,
+        number="T-2026-0001",
+        status="issued",
+        period="2026-10-01",
+        period_start="2026-10-01T00:00Z",
+        period_end="2026-11-01T00:00Z",
+        issued_at=now,
+        customer_name=customer.name,
+        exact_total="0.003",
+        subtotal="0",
+        tax="0",
+        total="0",
+        paid_by_credit="0",
+        amount_due="0",
+    )
+    InvoiceLine.objects.create(
+        invoice=invoice,
+        position=1,
+        usage_period="2026-10-01",
+        description="Input tokens",
+        model=SONNET,
+        meter="input",
+        quantity=1000,
+        unit_price=3,
+        per=1_000_000,
+        amount="0.003",
+    )
+    InvoiceLine.objects.create(invoice=invoice, position=2, description="Rounding", amount="-0.003")
