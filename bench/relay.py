@@ -43,9 +43,7 @@ def measure(port: int) -> dict[str, float]:
     _expect(load.play(port, [noop] * 2_000, connections=8), 200)
     results["noop_requests_per_s"] = round(_expect(load.play(port, [noop] * 20_000, connections=8), 200).per_second)
 
-    spread = [
-        _authorization(f"a{number}", customers[number % CUSTOMERS][1], token) for number in range(AUTHORIZATIONS)
-    ]
+    spread = [_authorization(f"a{number}", customers[number % CUSTOMERS][1], token) for number in range(AUTHORIZATIONS)]
     _expect(load.play(port, spread[:800], connections=8), 201)
     run = _expect(load.play(port, spread[800:], connections=8), 201)
     results["authorize_requests_per_s"] = round(run.per_second)
@@ -124,13 +122,10 @@ def _copy_rows_per_s() -> float:
     """COPY the very rows that ingest wrote into a bare table with the same primary key, a commit per 2,000."""
     rows = EVENTS_PER_BATCH * 30
     with server_cursor() as cursor:
-        with cursor.copy(
-            f"COPY (SELECT * FROM metering_usageevent ORDER BY id DESC LIMIT {rows}) TO STDOUT"
-        ) as copy:
+        with cursor.copy(f"COPY (SELECT * FROM metering_usageevent ORDER BY id DESC LIMIT {rows}) TO STDOUT") as copy:
             lines = b"".join(bytes(block) for block in copy).splitlines(keepends=True)
-        cursor.execute(
-            "CREATE TABLE bench_copy (LIKE metering_usageevent); ALTER TABLE bench_copy ADD PRIMARY KEY (customer_id, id)"
-        )
+        cursor.execute("CREATE TABLE bench_copy (LIKE metering_usageevent)")
+        cursor.execute("ALTER TABLE bench_copy ADD PRIMARY KEY (customer_id, id)")
         chunks = [b"".join(lines[start : start + 2_000]) for start in range(0, len(lines), 2_000)]
         begun = time.perf_counter()
         for chunk in chunks:

@@ -86,9 +86,7 @@ def grant(
             created_at=at,
         )
         if covered:
-            GrantUse.objects.create(
-                customer_id=customer_id, grant_id=row.pk, transfer_id=transfer_id, amount=covered
-            )
+            GrantUse.objects.create(customer_id=customer_id, grant_id=row.pk, transfer_id=transfer_id, amount=covered)
         return Granted(grant=row.public_id, balance=wallet.balance)
 
     return in_transaction(work)

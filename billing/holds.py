@@ -169,9 +169,7 @@ def expire(*, at: datetime, limit: int = 500) -> int:
         if not customer_ids:
             return 0
         wallets = ledger.lock_wallets(customer_ids)
-        overdue = list(
-            Hold.objects.filter(customer_id__in=customer_ids, status=Hold.Status.OPEN, expires_at__lte=at)
-        )
+        overdue = list(Hold.objects.filter(customer_id__in=customer_ids, status=Hold.Status.OPEN, expires_at__lte=at))
         if overdue:
             _resolve(overdue, Hold.Status.EXPIRED, wallets=wallets, at=at)
         return len(overdue)

@@ -39,9 +39,7 @@ class Line:
         return line_amount(self.quantity, self.unit_price, self.per)
 
 
-def issue(
-    *, wallet: ledger.LockedWallet, period: date, lines: Sequence[Line], zone: ZoneInfo, at: datetime
-) -> Invoice:
+def issue(*, wallet: ledger.LockedWallet, period: date, lines: Sequence[Line], zone: ZoneInfo, at: datetime) -> Invoice:
     """Close a period of a locked wallet and issue its invoice, numbered in the same transaction.
 
     The usage was paid from the wallet as it happened, so nothing is due and nothing is posted: the rounding to the
@@ -99,9 +97,7 @@ def _rows(invoice: Invoice, lines: Sequence[Line], rounding: Decimal) -> list[In
     ]
     if rounding:
         rows.append(
-            InvoiceLine(
-                invoice=invoice, position=len(rows) + 1, description="Rounding to the cent", amount=rounding
-            )
+            InvoiceLine(invoice=invoice, position=len(rows) + 1, description="Rounding to the cent", amount=rounding)
         )
     return rows
 

@@ -16,7 +16,6 @@ from django.db import IntegrityError, connection
 from relayadmin.db import copy_rows, copy_text, number_array, server_cursor
 from relayadmin.money import EXACT
 
-
 # A transfer's entries have the numbers from transfer × ENTRIES_MAX on, so that the primary key finds them together.
 ENTRIES_MAX = 16
 NULL = "\\N"
@@ -224,5 +223,3 @@ def close_period(wallet: LockedWallet, period: date) -> None:
         cursor.execute(
             "UPDATE billing_wallet SET closed_through = %s WHERE customer_id = %s", [period, wallet.customer_id]
         )
-
-

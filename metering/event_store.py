@@ -1,7 +1,7 @@
 """The set-based statements of settlement: event ids, events, hourly usage, parked events and conflicts."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> 
         )
 
 
-HourKey = tuple[int, int, object, int, int, int, int]
+HourKey = tuple[int, int, date, int, int, int, int]
 
 
 def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
@@ -160,8 +160,10 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
     _upsert_hours(sums, quantities)
 
 
-def _upsert_hours(hours: dict[HourKey, tuple[int, Decimal, Decimal]], quantities: dict[HourKey, dict[str, int]]) -> None:
-    keys = sorted(hours)  # type: ignore[type-var]
+def _upsert_hours(
+    hours: dict[HourKey, tuple[int, Decimal, Decimal]], quantities: dict[HourKey, dict[str, int]]
+) -> None:
+    keys = sorted(hours)
     used = {meter for counts in quantities.values() for meter in counts}
     meters = [name for name in NAMES if name in used]
     columns = ["customer_id", "hour", "period", "api_key_id", "model_id", "channel_id", "price_set_id"]

@@ -9,7 +9,7 @@ from django.db import DataError, IntegrityError
 from metering import settlement
 from metering.attribution import attribute
 from metering.formats import InvalidUsage
-from metering.ingestion import Event, Rejection, event_digest, payload_json, restore
+from metering.ingestion import Event, Rejection, chunks, event_digest, payload_json, restore
 from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
 from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
 
@@ -175,7 +175,7 @@ def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
         events.append(event)
     ready = settlement.rateable(events, at=at)
     settled = 0
-    for chunk in settlement.chunks(ready, settlement.CUSTOMERS_PER_TRANSACTION):
+    for chunk in chunks(ready, settlement.CUSTOMERS_PER_TRANSACTION):
         try:
             settled += len(settlement.settle_parked(chunk, at=at))
         except (DataError, IntegrityError):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from decimal import Decimal
+from typing import Any, cast
 
 import msgspec
 
@@ -222,7 +223,7 @@ def load(version: int) -> PriceTable:
         "daily_until",
     )
     for kind, channel_id, model_id, *rest in rows.iterator(chunk_size=5_000):
-        row = PriceRow(*rest)
+        row = PriceRow(*cast("tuple[Any, ...]", rest))
         if kind == Price.Kind.CHARGE:
             charges.setdefault(model_id, []).append(row)
         else:
@@ -242,9 +243,7 @@ def load(version: int) -> PriceTable:
 def bump_version() -> None:
     """Tell every process that prices, plans or the catalog changed; in the transaction that changes them."""
     with server_cursor() as cursor:
-        cursor.execute(
-            "UPDATE metering_pricebookversion SET version = version + 1, changed_at = now() WHERE id = 1"
-        )
+        cursor.execute("UPDATE metering_pricebookversion SET version = version + 1, changed_at = now() WHERE id = 1")
 
 
 def rows_in_force(rows: Iterable[PriceRow], at: datetime) -> list[PriceRow]:

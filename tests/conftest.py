@@ -38,7 +38,7 @@ def _nothing_remembered() -> Iterator[None]:
     attribution.forget()
     price_sets.forget()
     pricing._cached = _book
-    yield
+    return
 
 
 @pytest.fixture

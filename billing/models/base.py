@@ -34,4 +34,3 @@ class HotModel(models.Model):
     @property
     def public_id(self) -> str:
         return ids.hot_id(self.PREFIX, self.customer_id, self.id)  # type: ignore[attr-defined]
-

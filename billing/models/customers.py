@@ -35,9 +35,7 @@ class Customer(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints = (
-            models.UniqueConstraint(
-                fields=["is_house"], condition=models.Q(is_house=True), name="one_house_customer"
-            ),
+            models.UniqueConstraint(fields=["is_house"], condition=models.Q(is_house=True), name="one_house_customer"),
         )
 
     def __str__(self) -> str:

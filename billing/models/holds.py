@@ -45,9 +45,7 @@ class Hold(HotModel):
                 condition=models.Q(status="open") | models.Q(remaining=0), name="hold_resolved_holds_nothing"
             ),
         )
-        indexes = (
-            models.Index(fields=["expires_at"], condition=models.Q(status="open"), name="hold_open_by_expiry"),
-        )
+        indexes = (models.Index(fields=["expires_at"], condition=models.Q(status="open"), name="hold_open_by_expiry"),)
 
     def __str__(self) -> str:
         return self.public_id

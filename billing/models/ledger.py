@@ -36,9 +36,7 @@ class Wallet(models.Model):
     `held` is the sum of what is left of its open holds. `version` counts its wallet entries.
     """
 
-    customer: Any = models.OneToOneField(
-        Customer, on_delete=models.PROTECT, primary_key=True, related_name="wallet"
-    )
+    customer: Any = models.OneToOneField(Customer, on_delete=models.PROTECT, primary_key=True, related_name="wallet")
     balance: Any = AmountField(default=0, db_default=0)
     held: Any = AmountField(default=0, db_default=0)
     credit_limit: Any = AmountField(default=0, db_default=0)
@@ -115,13 +113,8 @@ class Entry(HotModel):
                 name="entry_one_per_wallet_version",
             ),
             models.CheckConstraint(
-                condition=models.Q(
-                    account="wallet", wallet_version__isnull=False, balance_after__isnull=False
-                )
-                | (
-                    ~models.Q(account="wallet")
-                    & models.Q(wallet_version__isnull=True, balance_after__isnull=True)
-                ),
+                condition=models.Q(account="wallet", wallet_version__isnull=False, balance_after__isnull=False)
+                | (~models.Q(account="wallet") & models.Q(wallet_version__isnull=True, balance_after__isnull=True)),
                 name="entry_wallet_has_balance_and_version",
             ),
             models.CheckConstraint(

@@ -160,7 +160,9 @@ def release(request: HttpRequest, authorization_id: str) -> HttpResponse:
     """Give a hold back."""
     caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
     _check_caller(caller, "authorize")
-    unknown = ApiError(404, "authorization_not_found", f"There is no authorization {authorization_id[:80]!r}.", param="id")
+    unknown = ApiError(
+        404, "authorization_not_found", f"There is no authorization {authorization_id[:80]!r}.", param="id"
+    )
     parsed = ids.parse_hot_id("auth", authorization_id)
     if parsed is None:
         raise unknown

@@ -57,8 +57,7 @@ class Price(models.Model):
             ),
             models.CheckConstraint(condition=models.Q(unit_price__gte=0), name="price_not_negative"),
             models.CheckConstraint(
-                condition=models.Q(kind="cost", channel__isnull=False)
-                | models.Q(kind="charge", channel__isnull=True),
+                condition=models.Q(kind="cost", channel__isnull=False) | models.Q(kind="charge", channel__isnull=True),
                 name="price_cost_has_channel",
             ),
             models.CheckConstraint(

@@ -97,9 +97,7 @@ class UsageHour(HotModel):
 
 
 for _name in NAMES:
-    UsageHour.add_to_class(  # type: ignore[attr-defined]
-        _name, models.DecimalField(max_digits=40, decimal_places=0, default=0, db_default=0)
-    )
+    UsageHour.add_to_class(_name, models.DecimalField(max_digits=40, decimal_places=0, default=0, db_default=0))
 
 
 class WaitingEvent(models.Model):

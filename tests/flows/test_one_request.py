@@ -20,7 +20,7 @@ def test_the_worked_example_costs_exactly_what_it_should_everywhere() -> None:
     answer = relay.report(make_event(payer, authorization=granted.body["id"]))
 
     assert answer.body == {"accepted": 1, "duplicates": 0, "parked": 0, "rejected": []}
-    assert payer.balance == Decimal("50") - EXAMPLE_CHARGE
+    assert payer.balance == Decimal(50) - EXAMPLE_CHARGE
     assert payer.wallet.held == 0
     event = UsageEvent.objects.get(customer=payer.customer)
     assert (event.charge, event.cost) == (EXAMPLE_CHARGE, EXAMPLE_CHARGE)

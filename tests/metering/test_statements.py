@@ -36,11 +36,11 @@ class TestInvoice:
             for line in invoice.lines.all()
         ]
         assert lines == [
-            (SONNET, "input", 1000, Decimal("3"), 1_000_000, Decimal("0.003")),
+            (SONNET, "input", 1000, Decimal(3), 1_000_000, Decimal("0.003")),
             (SONNET, "cache_read", 10000, Decimal("0.3"), 1_000_000, Decimal("0.003")),
             (SONNET, "cache_write_5m", 1000, Decimal("3.75"), 1_000_000, Decimal("0.00375")),
-            (SONNET, "cache_write_1h", 2000, Decimal("6"), 1_000_000, Decimal("0.012")),
-            (SONNET, "output", 500, Decimal("15"), 1_000_000, Decimal("0.0075")),
+            (SONNET, "cache_write_1h", 2000, Decimal(6), 1_000_000, Decimal("0.012")),
+            (SONNET, "output", 500, Decimal(15), 1_000_000, Decimal("0.0075")),
             ("", "", None, None, None, Decimal("0.00075")),
         ]
         assert (invoice.exact_total, invoice.subtotal, invoice.total) == (
