@@ -89,6 +89,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Operation",
         (
             ("Job runs", "billing.JobRun", "play_circle"),
+            ("Verified ledgers", "billing.VerifiedWallet", "verified"),
+            ("Verified usage", "metering.VerifiedUsage", "fact_check"),
             ("Timetable", "django_celery_beat.PeriodicTask", "event_repeat"),
             ("Intervals", "django_celery_beat.IntervalSchedule", "timer"),
             ("Crontabs", "django_celery_beat.CrontabSchedule", "calendar_month"),
@@ -311,7 +313,7 @@ def _jobs_panel() -> Panel:
                 html.badge(outcome, RUN_TONES[outcome]),
                 html.moment(run.started_at),
                 duration_text(run.duration_ms),
-                run.error.strip().rpartition("\n")[2][:160] or result_text(run.result),
+                run.error.strip().rpartition("\n")[2][:160] or result_text(run),
             )
         )
     return Panel(

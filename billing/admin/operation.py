@@ -90,11 +90,13 @@ def duration_text(duration_ms: int | None) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def result_text(result: Any) -> str:
-    """What a job says it did, on one line."""
-    if isinstance(result, dict):
-        return ", ".join(f"{name} {value}" for name, value in result.items())[:200] or html.NOTHING
-    return html.NOTHING if result is None else str(result)[:200]
+def result_text(run: JobRun) -> str:
+    """What a run says it did, on one line."""
+    if run.result is None:
+        return "nothing to do" if run_outcome(run) == "done" else html.NOTHING
+    if isinstance(run.result, dict):
+        return ", ".join(f"{name} {value}" for name, value in run.result.items())[:200] or html.NOTHING
+    return str(run.result)[:200]
 
 
 @admin.register(JobRun)
@@ -117,7 +119,7 @@ class JobRunAdmin(ReadOnlyAdmin):
 
     @display(description="Did")
     def did(self, obj: JobRun) -> str:
-        return result_text(obj.result)
+        return result_text(obj)
 
     @display(description="Error")
     def short_error(self, obj: JobRun) -> str:
