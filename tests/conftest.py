@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis
 import pytest
 from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
 
 from metering import attribution, price_book, price_sets, pricing
 
@@ -16,11 +17,20 @@ hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Every test finds the whole price book, imported once per test database."""
+def django_db_setup(
+    django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker: Any
+) -> Iterator[None]:
+    """A test database with the whole price book, imported once.
+
+    pytest-django's own makes a database only if a test is marked for one; `committed` alone would get the real one.
+    """
     with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, aliases=["default"])
         price_book.import_prices(approve=False, dry_run=False, at=datetime(2026, 11, 1, tzinfo=UTC))
         _read_the_book()
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
 
 
 _book: pricing.PriceTable | None = None
@@ -33,12 +43,11 @@ def _read_the_book() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered() -> Iterator[None]:
+def _nothing_remembered() -> None:
     """Caches of a process outlive a rolled-back test, its rows don't."""
     attribution.forget()
     price_sets.forget()
     pricing._cached = _book
-    return
 
 
 @pytest.fixture
