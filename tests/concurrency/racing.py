@@ -1,0 +1,91 @@
+"""Threads that race on connections of their own, and the looks at PostgreSQL that make a race happen on purpose."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+from typing import Any, TypeVar
+
+import psycopg
+from django.db import connection
+
+from billing.models import Customer
+from billing.verification import Scope, check_ledger
+from metering.usage_checks import check_usage
+
+T = TypeVar("T")
+PATIENCE_S = 60
+
+
+def run(work: Callable[[], T]) -> T:
+    """Run in this thread, and give its connection back at the end."""
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
+def at_once(works: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """Run all works at the same moment, each on a connection of its own; what each returned or raised, in order."""
+    start = Barrier(len(works))
+
+    def racer(work: Callable[[], T]) -> T:
+        connection.ensure_connection()
+        start.wait(PATIENCE_S)
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        racers = [pool.submit(run, lambda work=work: racer(work)) for work in works]
+        return [_outcome(racer) for racer in racers]
+
+
+def _outcome(racer: Future[T]) -> T | Exception:
+    try:
+        return racer.result(PATIENCE_S)
+    except Exception as error:
+        return error
+
+
+@contextmanager
+def beside(work: Callable[[], T]) -> Iterator[Future[T]]:
+    """Run one work on a connection of its own while the body goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run, work)
+
+
+@contextmanager
+def second_connection() -> Iterator[psycopg.Connection[Any]]:
+    """A bare connection to the same database, in a transaction until it ends."""
+    parameters = connection.get_connection_params()
+    wanted = {name: parameters[name] for name in ("host", "port", "user", "password", "dbname") if parameters.get(name)}
+    with psycopg.connect(**wanted) as other:
+        yield other
+        other.rollback()
+
+
+def wait_until(is_so: Callable[[], Any]) -> Any:
+    """Ask again and again until the answer is true; returns it."""
+    until = time.monotonic() + PATIENCE_S
+    while not (answer := is_so()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.002)
+    return answer
+
+
+def waiting_for(other: psycopg.Connection[Any]) -> list[int]:
+    """The processes of the database that wait for a lock of this connection's."""
+    with second_connection() as looker:
+        rows = looker.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND %s = ANY (pg_blocking_pids(pid))",
+            [other.info.backend_pid],
+        )
+        return [pid for (pid,) in rows]
+
+
+def assert_books_are_right(*customers: Customer) -> None:
+    """Recompute every figure of these customers from entries, holds and events."""
+    for customer in customers:
+        scope = Scope(customer.pk, customer.pk, full=True)
+        assert check_ledger(scope) == []
+        assert check_usage(scope)[0] == []
