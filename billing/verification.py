@@ -234,7 +234,7 @@ def count_rows(scope: Scope) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Up to where a customer's ledger was read: what an incremental check may begin after, if no difference was found."""
+    """Up to where a customer's ledger was read: an incremental check may begin after it, if it was right."""
 
     customer_id: int
     version: int

@@ -4,6 +4,7 @@ As in billing.verification: each check is one statement about a run of customers
 every event; an incremental one at those after the last verified, and at the whole hours that they fell in.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,7 +61,7 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     hours = (
         f"(SELECT * FROM metering_usagehour WHERE customer_id {_HERE})"
         if full
-        else "(SELECT h.* FROM touched t JOIN metering_usagehour h ON h.customer_id = t.customer_id AND h.hour = t.hour)"
+        else "(SELECT h.* FROM touched t JOIN metering_usagehour h USING (customer_id, hour))"
     )
     factor = "CASE (meters->'{0}'->>'per')::int WHEN 1000000 THEN 0.000001 WHEN 1000 THEN 0.001 ELSE 1 END"
     prices = "".join(
@@ -114,7 +115,7 @@ def _transfers_sql(*, full: bool) -> str:
     events = _ALL_EVENTS if full else _NEW_EVENTS
     return f"""{_SINCE}
 SELECT customer_id, CASE WHEN id IS NULL THEN 'charge of events without a transfer'
-           WHEN t.amount IS NULL THEN 'charge of events in ' || period || ' that name {{tr}}, which does not exist'
+           WHEN t.id IS NULL THEN 'charge of events in ' || period || ' that name {{tr}}, which does not exist'
            ELSE 'charge of {{tr}}' END,
        id, true, coalesce(e.charge, 0), coalesce(t.amount, 0)
 FROM (
@@ -204,7 +205,7 @@ def _check_hours(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
         elif kind == "event":
             wrong.append((customer_id, number))
         else:
-            found += _explain_hour(customer_id, key, expected, actual)
+            found += _explain_hour(customer_id, _decode(key), _decode(expected), _decode(actual))
     return [difference for pair in wrong for difference in _explain_event(*pair)] + found, counts
 
 
@@ -221,11 +222,16 @@ def _explain_hour(
     name = ", ".join(f"{part} {value}" for part, value in key.items())
     result = []
     for figure in found:
-        should, is_now = (Decimal(str(side.get(figure) or 0)) for side in (expected, found))
+        should, is_now = (Decimal(side.get(figure) or 0) for side in (expected, found))
         if should != is_now:
             show = amount_text if figure in {"charge", "cost"} else _count
             result.append(Difference(customer_id, f"{figure} of {name}", show(should), show(is_now)))
     return result
+
+
+def _decode(text: str) -> dict[str, Any]:
+    """An object of PostgreSQL's, which Django leaves as text; every number of it exact."""
+    return dict(json.loads(text, parse_float=Decimal))
 
 
 def _count(value: Decimal) -> str:
@@ -260,7 +266,7 @@ def _explain_event(customer_id: int, number: int) -> list[Difference]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Up to where a customer's usage was read: what an incremental check may begin after, if no difference was found."""
+    """Up to where a customer's usage was read: an incremental check may begin after it, if it was right."""
 
     customer_id: int
     event_number: int
