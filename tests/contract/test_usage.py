@@ -310,7 +310,12 @@ BAD_PIECES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "metadata nested 900 deep": ({"metadata": b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"}, "invalid_event", "nested"),
     "metadata with 1e999999": ({"metadata": b'{"a": 1e999999}'}, "invalid_event", "metadata does not fit"),
     "metadata with 1e5000": ({"metadata": b'{"a": 1e5000}'}, "invalid_event", "metadata does not fit"),
-    "metadata with 1e-999999": ({"metadata": b'{"a": 1e-999999}'}, "invalid_event", "could not be stored"),
+    # What is charged is kept as text; what waits is kept as jsonb, which has no such number.
+    "metadata with 1e-999999 that has to wait": (
+        {"metadata": b'{"a": 1e-999999}', "model": b'"claude-unheard-of"'},
+        "invalid_event",
+        "could not be stored",
+    ),
     "usage with 1e400": ({"usage": b'{"input_tokens": 1e400, "output_tokens": 0}'}, "invalid_usage", "usage"),
     "usage with 5,000 digits": ({"usage": b'{"input_tokens": 1' + b"0" * 5_000 + b"}"}, "invalid_usage", "usage"),
     "bytes that are no UTF-8": ({"model": b'"\xff\xfe"'}, "invalid_event", "not valid JSON"),
@@ -358,7 +363,7 @@ class TestABadEvent:
     def test_among_a_hundred_leaves_ninety_nine(self) -> None:
         payer = make_payer()
         events = [json.dumps(make_event(payer)).encode() for _ in range(100)]
-        events[41] = raw(make_event(payer, id="culprit"), metadata=b'{"tiny": 1e-999999}')
+        events[41] = raw(make_event(payer, id="culprit", model="claude-unheard-of"), metadata=b'{"tiny": 1e-999999}')
         answer = Relay().post("usage", document(*events))
         assert counts(answer) == (99, 0, 0, 1)
         assert answer.body["rejected"][0]["index"] == 41
@@ -367,7 +372,7 @@ class TestABadEvent:
 
     def test_is_listed_in_the_order_of_the_indexes_whoever_refused_it(self) -> None:
         payer = make_payer()
-        stored_last = raw(make_event(payer), metadata=b'{"tiny": 1e-999999}')
+        stored_last = raw(make_event(payer, model="claude-unheard-of"), metadata=b'{"tiny": 1e-999999}')
         unknown = raw(make_event(payer, api_key_id="key_x"), metadata=b'{"tiny": 1e-999999}')
         answer = send_lines(Relay(), b"5", stored_last, b"{", unknown, b"{}")
         assert [item["index"] for item in answer.body["rejected"]] == [0, 1, 2, 3, 4]
@@ -639,7 +644,7 @@ class TestASecret:
                 {"api_key": secret},
             )
             broken = json.dumps(make_event(payer, **named)).encode()
-            tiny = raw(make_event(payer, **named), metadata=b'{"tiny": 1e-999999}')
+            tiny = raw(make_event(payer, **named, model="claude-unheard-of"), metadata=b'{"tiny": 1e-999999}')
             send_lines(relay, broken[:-3], broken[: broken.index(b"api_key") + 30], tiny, b"[" + broken)
         if connection.queries_log:
             connection.queries_log.clear()
