@@ -1,6 +1,5 @@
 """What the management commands share: one JSON object on standard output, refusals as one sentence."""
 
-import sys
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +18,7 @@ class JsonCommand(BaseCommand):
         self.stdout.write(msgspec.json.encode(body).decode())
 
     def note(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        self.stderr.write(message)
 
 
 def amount(text: str, name: str) -> Decimal:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 RETRIES = 3
 
 
-class AmountField(models.DecimalField):  # type: ignore[type-arg]
+class AmountField(models.DecimalField):
     """A USD amount: PostgreSQL's domain `amount`, a numeric that refuses a 16th decimal, NaN and infinity."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,8 +26,6 @@ class AmountField(models.DecimalField):  # type: ignore[type-arg]
 
     def db_type(self, connection: Any) -> str:
         return "amount"
-
-
 
 
 class VerbatimJSONField(models.JSONField):

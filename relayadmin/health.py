@@ -1,6 +1,7 @@
 """Is the process alive, is the service ready, and figures for Prometheus."""
 
 import os
+from contextlib import suppress
 from functools import cache
 from hmac import compare_digest
 
@@ -48,10 +49,8 @@ def _checks() -> dict[str, bool]:
             found["price book"] = bool((cursor.fetchone() or [False])[0])
     except (DatabaseError, psycopg.Error):
         connection.close()
-    try:
+    with suppress(redis.RedisError):
         found["redis"] = bool(_redis().ping())
-    except redis.RedisError:
-        pass
     return found
 
 

@@ -8,7 +8,8 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+from django.http.response import HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
@@ -73,11 +74,11 @@ def _with_error_body(request: HttpRequest, response: HttpResponse) -> HttpRespon
 class PagesOnly:
     """Mixed into Django's own middleware classes: lets requests of programs pass by."""
 
-    get_response: GetResponse
+    get_response: Any
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith(MACHINE_PREFIXES):
-            return self.get_response(request)
+            return self.get_response(request)  # type: ignore[no-any-return]
         return super().__call__(request)  # type: ignore[misc, no-any-return]
 
 
@@ -98,10 +99,16 @@ class Common(PagesOnly, CommonMiddleware):
 
 
 class Csrf(PagesOnly, CsrfViewMiddleware):
-    def process_view(self, request: HttpRequest, *rest: Any) -> HttpResponse | None:
+    def process_view(
+        self,
+        request: HttpRequest,
+        callback: Callable[..., HttpResponseBase],
+        callback_args: tuple[Any, ...],
+        callback_kwargs: dict[str, Any],
+    ) -> HttpResponseForbidden | None:
         if request.path_info.startswith(MACHINE_PREFIXES):
             return None
-        return super().process_view(request, *rest)  # type: ignore[no-any-return]
+        return super().process_view(request, callback, callback_args, callback_kwargs)
 
 
 class Authentication(PagesOnly, AuthenticationMiddleware):
