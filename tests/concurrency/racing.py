@@ -1,7 +1,7 @@
 """Threads that race on connections of their own, and the looks at PostgreSQL that make a race happen on purpose."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import psycopg
 from django.db import connection
 
-from billing.models import Customer
+from billing import ledger
+from billing.models import Customer, Wallet
 from billing.verification import Scope, check_ledger
 from metering.usage_checks import check_usage
 
@@ -81,6 +82,13 @@ def waiting_for(other: psycopg.Connection[Any]) -> list[int]:
             [other.info.backend_pid],
         )
         return [pid for (pid,) in rows]
+
+
+def look_without_lock(customer_ids: Iterable[int]) -> dict[int, ledger.LockedWallet]:
+    """For negative controls: `ledger.lock_wallets` with the lock taken out."""
+    fields = ("customer_id", "balance", "held", "credit_limit", "version", "closed_through")
+    rows = Wallet.objects.filter(customer_id__in=list(customer_ids)).values_list(*fields)
+    return {row[0]: ledger.LockedWallet(*row) for row in rows}
 
 
 def assert_books_are_right(*customers: Customer) -> None:

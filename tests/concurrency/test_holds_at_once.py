@@ -14,7 +14,14 @@ import billing
 from billing import holds, ledger
 from billing.models import Hold, Wallet
 from relayadmin import ids
-from tests.concurrency.racing import assert_books_are_right, at_once, second_connection, wait_until, waiting_for
+from tests.concurrency.racing import (
+    assert_books_are_right,
+    at_once,
+    look_without_lock,
+    second_connection,
+    wait_until,
+    waiting_for,
+)
 from tests.world import EXAMPLE_CHARGE, Answer, Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -168,22 +175,12 @@ def test_without_the_wallet_s_lock_one_of_two_releases_is_lost(monkeypatch: pyte
     payer = make_payer()
     both_have_looked = Barrier(2)
 
-    def look_without_lock(customer_ids: list[int]) -> dict[int, ledger.LockedWallet]:
-        found = {
-            wallet.customer_id: ledger.LockedWallet(
-                wallet.customer_id,
-                wallet.balance,
-                wallet.held,
-                wallet.credit_limit,
-                wallet.version,
-                wallet.closed_through,
-            )
-            for wallet in Wallet.objects.filter(customer_id__in=customer_ids)
-        }
+    def look_and_wait(customer_ids: list[int]) -> dict[int, ledger.LockedWallet]:
+        found = look_without_lock(customer_ids)
         both_have_looked.wait(30)
         return found
 
-    monkeypatch.setattr(ledger, "lock_wallets", look_without_lock)
+    monkeypatch.setattr(ledger, "lock_wallets", look_and_wait)
     release_two_at_once(payer)
     assert payer.wallet.held == Decimal("0.0111"), "held for ever, though both holds were released"
     assert not Hold.objects.filter(customer=payer.customer, status="open").exists()
