@@ -1,0 +1,127 @@
+"""What beat runs: each scheduled job does its work, twice and at once, and the operator sees that it did."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.db import connection
+
+from billing import tasks as billing_tasks
+from billing.models import Hold, Invoice, JobRun, Wallet
+from metering import pricing
+from metering import tasks as metering_tasks
+from metering.models import Model, ModelAlias, ParkedEvent, UsageEvent
+from relayadmin.celery import app
+from tests.world import EXAMPLE_CHARGE, SONNET, Relay, make_event, make_payer
+
+
+def last_run(job: str) -> JobRun:
+    run = JobRun.objects.filter(job=job).order_by("-id").first()
+    assert run is not None, f"{job} left no row"
+    return run
+
+
+def test_every_scheduled_task_exists() -> None:
+    app.loader.import_default_modules()
+    scheduled = {str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    assert scheduled <= set(app.tasks)
+    assert len(scheduled) == 5
+
+
+@pytest.mark.django_db
+class TestExpireHolds:
+    def test_overdue_holds_are_freed(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.authorize(payer, ttl_seconds=1)
+        relay.authorize(payer, ttl_seconds=600)
+        with time_machine.travel(datetime.now(UTC) + timedelta(seconds=5)):
+            assert billing_tasks.expire_holds() == {"expired": 1}
+            assert billing_tasks.expire_holds() is None
+        assert Hold.objects.filter(customer=payer.customer, status="expired").count() == 1
+        assert payer.wallet.held == Decimal("0.0111")
+        did, idle = JobRun.objects.filter(job="billing.expire_holds").order_by("-id")[:2][::-1]
+        assert did.result == {"expired": 1}
+        assert (idle.result, idle.error) == (None, "")
+        assert idle.duration_ms is not None
+
+
+@pytest.mark.django_db
+class TestSettleParkedEvents:
+    def test_an_event_waits_for_its_model_and_is_charged_once(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.report(make_event(payer, model="a model of tomorrow"))
+        assert metering_tasks.settle_parked_events() is None
+        ModelAlias.objects.create(name="a model of tomorrow", model=Model.objects.get(public_id=SONNET))
+        pricing.bump_version()
+        did = metering_tasks.settle_parked_events()
+        assert did is not None
+        assert (did["settled"], did["claimed"]) == (1, 0)
+        assert metering_tasks.settle_parked_events() is None
+        assert payer.balance == Decimal(50) - EXAMPLE_CHARGE
+        assert ParkedEvent.objects.get(customer=payer.customer).resolution == "settled"
+
+
+@pytest.mark.django_db
+class TestCloseLastMonth:
+    def test_the_month_is_closed_when_it_is_time_and_only_then(self) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        with time_machine.travel("2026-11-01T05:00:00Z", tick=False):
+            assert metering_tasks.close_last_month() is None
+        assert not Invoice.objects.filter(customer=payer.customer).exists()
+        with time_machine.travel("2026-11-01T06:07:00Z", tick=False):
+            did = metering_tasks.close_last_month()
+            again = metering_tasks.close_last_month()
+        assert did is not None
+        assert again is not None
+        assert (did["period"], did["issued"], did["failed"]) == ("2026-10", 1, 0)
+        assert again["issued"] == 0
+        assert Invoice.objects.get(customer=payer.customer).period == date(2026, 10, 1)
+
+
+@pytest.mark.django_db
+class TestCheckLedger:
+    def test_right_books_leave_a_row_that_says_so(self) -> None:
+        Relay().report(make_event(make_payer()))
+        did = metering_tasks.check_ledger(full=True)
+        assert did is not None
+        assert did["ok"]
+        run = last_run("metering.check_ledger")
+        assert run.result["checked"]["events"] >= 1
+        assert (run.result["full"], run.error) == (True, "")
+
+    def test_wrong_books_fail_and_are_named(self) -> None:
+        payer = make_payer()
+        Wallet.objects.filter(customer=payer.customer).update(held=1)
+        with pytest.raises(metering_tasks.BooksDiffer):
+            metering_tasks.check_ledger()
+        run = last_run("metering.check_ledger")
+        assert run.error == "BooksDiffer: 1 figures are not what they should be"
+        (found,) = run.result["differences"]
+        assert (found["customer"], found["what"]) == (payer.customer.public_id, "held")
+
+
+@pytest.mark.usefixtures("committed")
+def test_jobs_that_run_four_times_at_once_do_their_work_once() -> None:
+    payer, relay = make_payer(), Relay()
+    for _ in range(20):
+        relay.authorize(payer, ttl_seconds=1, input_tokens=10, max_output_tokens=1)
+    relay.report(make_event(payer, occurred_at=(datetime.now(UTC) + timedelta(minutes=6)).isoformat()))
+
+    def run(task: Any) -> Any:
+        try:
+            return task()
+        finally:
+            connection.close()
+
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=10)), ThreadPoolExecutor(8) as pool:
+        tasks = [billing_tasks.expire_holds, metering_tasks.settle_parked_events] * 4
+        done = [result for result in pool.map(run, tasks) if result]
+    assert sum(result.get("expired", 0) for result in done) >= 20
+    assert payer.wallet.held == 0
+    assert payer.balance == Decimal(50) - EXAMPLE_CHARGE
+    assert UsageEvent.objects.filter(customer=payer.customer).count() == 1
