@@ -123,7 +123,9 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-STATIC_ROOT = RELAYADMIN_HOME / "static"
+# Files are served from where they lie; a folder they were collected in is used when there is one.
+_collected = RELAYADMIN_HOME / "static"
+STATIC_ROOT = _collected if _collected.is_dir() or "collectstatic" in sys.argv else None
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
