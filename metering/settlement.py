@@ -74,16 +74,25 @@ def settle(events: Sequence[Event], *, at: datetime) -> Result:
 
 
 def _settle_or_bisect(chunk: list[Event], at: datetime) -> Result:
-    """One transaction; where a statement fails on data, halves of it, until the culprit is alone."""
+    """One transaction; where a statement fails on data, parts of it, until the culprit is alone."""
     try:
         return in_transaction(lambda: _settle_chunk(chunk, at))
     except (DataError, IntegrityError) as error:
         if len(chunk) == 1:
             return Result(culprits=[(chunk[0], str(error).splitlines()[0])])
-    half = len(chunk) // 2
-    result = _settle_or_bisect(chunk[:half], at)
-    result.add(_settle_or_bisect(chunk[half:], at))
+    cut = _middle(chunk)
+    result = _settle_or_bisect(chunk[:cut], at)
+    result.add(_settle_or_bisect(chunk[cut:], at))
     return result
+
+
+def _middle(chunk: list[Event]) -> int:
+    """Where to cut: between customers while there are several, so that one's bad event splits nobody else's charge."""
+    half = len(chunk) // 2
+    middle = chunk[half].customer_id
+    if chunk[0].customer_id != middle:
+        return next(place for place, event in enumerate(chunk) if event.customer_id == middle)
+    return next((place for place, event in enumerate(chunk) if event.customer_id != middle), half)
 
 
 def _settle_chunk(chunk: list[Event], at: datetime) -> Result:
