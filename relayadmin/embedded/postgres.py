@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -34,7 +35,10 @@ port = {port}
 unix_socket_directories = '{sockets}'
 password_encryption = 'scram-sha-256'
 max_connections = 100
-shared_buffers = 256MB
+shared_buffers = {buffers_mb}MB
+bgwriter_delay = 50ms
+bgwriter_lru_maxpages = 1000
+bgwriter_lru_multiplier = 4
 effective_cache_size = 1GB
 maintenance_work_mem = 128MB
 work_mem = 8MB
@@ -56,6 +60,12 @@ log_checkpoints = off
 datestyle = 'iso, mdy'
 default_text_search_config = 'pg_catalog.english'
 """
+
+
+def _buffers_mb() -> int:
+    """Shared buffers for this machine's memory: settlement touches a leaf of every index for every customer."""
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return 512 if memory_mb >= 8_000 else 128
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,7 @@ class Postgres:
             port=port,
             sockets=str(sockets).replace("'", "''") if sockets else "",
             durable="on" if durable else "off",
+            buffers_mb=_buffers_mb(),
         )
         self.home.write(self.data / "postgresql.conf", settings, user=self.user)
         with self.home.open_log("postgres") as log:
