@@ -226,9 +226,9 @@ def _nesting(raw: bytes) -> int:
     return deepest
 
 
-def _event(index: int, raw: bytes) -> Event:
-    """One event. Raises _Invalid, InvalidUsage."""
-    if len(raw) > MAX_EVENT_BYTES:
+def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
+    """One event; what is kept was within the limits of size when it came. Raises _Invalid, InvalidUsage."""
+    if len(raw) > MAX_EVENT_BYTES and not is_kept:
         raise _Invalid("invalid_event", f"an event has at most 64 KiB, this one has {len(raw):,} bytes")
     if raw.count(b"[") + raw.count(b"{") > MAX_NESTING and _nesting(raw) > MAX_NESTING:
         raise _Invalid("invalid_event", f"the event is nested too deeply: more than {MAX_NESTING} levels")
@@ -244,7 +244,7 @@ def _event(index: int, raw: bytes) -> Event:
         raise _Invalid("invalid_event", f"the event is not valid JSON: {error}") from error
     if metadata_json == "null":
         metadata_json = None
-    _check(wire, metadata_json)
+    _check(wire, None if is_kept else metadata_json)
     if wire.format not in formats.FORMATS:
         raise _Invalid("invalid_event", f"format must be one of {', '.join(formats.FORMATS)}, not {wire.format[:60]!r}")
     try:
@@ -385,7 +385,7 @@ def payload_json(event: Event) -> str:
 def restore(kept: dict[str, Any]) -> Event:
     """The event of a kept payload. Raises InvalidUsage if today's format refuses it."""
     try:
-        return _event(0, msgspec.json.encode(kept))
+        return _event(0, msgspec.json.encode(kept), is_kept=True)
     except _Invalid as error:
         raise InvalidUsage(str(error)) from error
 

@@ -1,5 +1,6 @@
 """Events that wait: of unknown keys, or without a price. Kept, shown, and settled once what was missing is there."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, Unclai
 from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
 
 _PAGE = 1_000
+_HASH = re.compile("sha256:([0-9a-f]{64})")  # Any other name is an id, whatever it begins with.
 
 
 @dataclass(slots=True)
@@ -199,8 +201,8 @@ def _claim_page(page: list[UnclaimedEvent], at: datetime) -> int:
             event = restore(row.payload)
         except InvalidUsage:
             continue
-        if event.key_id is not None and event.key_id.startswith("sha256:"):
-            event.key_digest, event.key_id = bytes.fromhex(event.key_id.removeprefix("sha256:")), None
+        if (digest := _HASH.fullmatch(event.key_name)) is not None:
+            event.key_digest, event.key_id = bytes.fromhex(digest[1]), None
         event.index = row.pk
         rows[row.pk] = row
         events.append(event)
