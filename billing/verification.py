@@ -102,10 +102,20 @@ WITH since AS MATERIALIZED (
 )"""
 _HERE = "BETWEEN %(first)s::bigint AND %(last)s::bigint"
 
-_WALLETS = f"""{_SINCE}, sums AS (
+
+def _rows_after(table: str, after: str, *, full: bool) -> str:
+    """Rows `e` of a table that are to be checked. Where all are, nothing keeps them from being read in parallel."""
+    if full:
+        return f"{table} e WHERE e.customer_id {_HERE}"
+    return f"since s JOIN {table} e ON e.customer_id = s.customer_id AND {after} WHERE e.customer_id {_HERE}"
+
+
+def _wallets_sql(*, full: bool) -> str:
+    """Balance and version of each wallet against the sum and number of its entries."""
+    return f"""{_SINCE}, sums AS (
     SELECT e.customer_id, sum(e.amount) AS total, count(*) AS entries
-    FROM since s JOIN billing_entry e ON e.customer_id = s.customer_id AND e.wallet_version > s.after_version
-    WHERE e.customer_id {_HERE} GROUP BY e.customer_id
+    FROM {_rows_after("billing_entry", "e.wallet_version > s.after_version", full=full)} AND e.account = 'wallet'
+    GROUP BY e.customer_id
 )
 SELECT c.id, d.what, NULL::bigint, d.is_amount, d.expected, d.found
 FROM billing_customer c LEFT JOIN since s ON s.customer_id = c.id LEFT JOIN sums e ON e.customer_id = c.id
@@ -116,12 +126,17 @@ CROSS JOIN LATERAL (VALUES
 ) d (what, is_amount, expected, found)
 WHERE c.id {_HERE} AND d.expected IS DISTINCT FROM d.found ORDER BY c.id"""
 
-_RUNNING = f"""{_SINCE}, steps AS (
+
+def _running_sql(*, full: bool) -> str:
+    """The balance and version after each wallet entry against those after the one before."""
+    first_version, first_balance = ("0", "0") if full else ("s.after_version", "s.start")
+    return f"""{_SINCE}, steps AS (
     SELECT e.customer_id, e.transfer_id, e.wallet_version, e.balance_after,
-           coalesce(lag(e.wallet_version) OVER steps, s.after_version) + 1 AS next_version,
-           coalesce(lag(e.balance_after) OVER steps, s.start) + e.amount AS next_balance
-    FROM since s JOIN billing_entry e ON e.customer_id = s.customer_id AND e.wallet_version > s.after_version
-    WHERE e.customer_id {_HERE} WINDOW steps AS (PARTITION BY e.customer_id ORDER BY e.wallet_version)
+           coalesce(lag(e.wallet_version) OVER steps, {first_version}) + 1 AS next_version,
+           coalesce(lag(e.balance_after) OVER steps, {first_balance}) + e.amount AS next_balance
+    FROM {_rows_after("billing_entry", "e.wallet_version > s.after_version", full=full)}
+        AND e.wallet_version IS NOT NULL
+    WINDOW steps AS (PARTITION BY e.customer_id ORDER BY e.wallet_version)
 )
 SELECT r.customer_id, d.what, r.transfer_id, d.is_amount, d.expected, d.found FROM steps r CROSS JOIN LATERAL (VALUES
     ('wallet version after {{tr}}', false, r.next_version::numeric, r.wallet_version::numeric),
@@ -130,15 +145,17 @@ SELECT r.customer_id, d.what, r.transfer_id, d.is_amount, d.expected, d.found FR
 WHERE (r.next_version <> r.wallet_version OR r.next_balance <> r.balance_after) AND d.expected <> d.found
 ORDER BY r.customer_id, r.wallet_version"""
 
-_TRANSFERS = f"""{_SINCE}, movements AS (
+
+def _transfers_sql(*, full: bool) -> str:
+    """Each transfer against its entries: two or more, which add up to zero; and no entry without a transfer."""
+    return f"""{_SINCE}, movements AS (
     SELECT customer_id, id, t.is_there, e.total, e.entries FROM (
-        SELECT t.customer_id, t.id, true AS is_there
-        FROM since s JOIN billing_transfer t ON t.customer_id = s.customer_id AND t.id > s.after_transfer
-        WHERE t.customer_id {_HERE}
+        SELECT e.customer_id, e.id, true AS is_there
+        FROM {_rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
     ) t FULL JOIN (
         SELECT e.customer_id, e.transfer_id AS id, sum(e.amount) AS total, count(*) AS entries
-        FROM since s JOIN billing_entry e ON e.customer_id = s.customer_id AND e.id >= (s.after_transfer + 1) * 16
-        WHERE e.customer_id {_HERE} GROUP BY e.customer_id, e.transfer_id
+        FROM {_rows_after("billing_entry", "e.id >= (s.after_transfer + 1) * 16", full=full)}
+        GROUP BY e.customer_id, e.transfer_id
     ) e USING (customer_id, id)
 )
 SELECT m.customer_id, d.what, m.id, d.is_amount, d.expected, d.found FROM movements m CROSS JOIN LATERAL (VALUES
@@ -148,6 +165,7 @@ SELECT m.customer_id, d.what, m.id, d.is_amount, d.expected, d.found FROM moveme
 ) d (is_wrong, what, is_amount, expected, found)
 WHERE (m.is_there IS NULL OR m.total <> 0 OR m.entries IS NULL OR m.entries < 2) AND d.is_wrong
 ORDER BY m.customer_id, m.id"""
+
 
 _HELD = f"""{_SINCE}
 SELECT s.customer_id, 'held', NULL::bigint, true, coalesce(h.remaining, 0), s.held FROM since s LEFT JOIN (
@@ -206,29 +224,30 @@ CROSS JOIN LATERAL (VALUES
 ) d (what, is_amount, expected, found)
 WHERE i.customer_id {_HERE} AND i.status <> 'draft' AND d.expected <> d.found ORDER BY i.customer_id, i.id"""
 
-_COUNTS = f"""{_SINCE}
-SELECT (SELECT count(*) FROM billing_customer WHERE id {_HERE}),
-       (SELECT count(*) FROM since s JOIN billing_transfer t ON t.customer_id = s.customer_id
-            AND t.id > s.after_transfer AND t.customer_id {_HERE}),
-       (SELECT count(*) FROM since s JOIN billing_entry e ON e.customer_id = s.customer_id
-            AND e.id >= (s.after_transfer + 1) * 16 AND e.customer_id {_HERE}),
-       (SELECT count(*) FROM billing_hold WHERE customer_id {_HERE} AND (%(full)s::boolean OR status = 'open')),
-       (SELECT count(*) FROM billing_grant WHERE customer_id {_HERE})"""
-
-_ALWAYS = (_WALLETS, _RUNNING, _TRANSFERS, _HELD, _CREDIT, _INVOICES)
+_ALWAYS = (_HELD, _CREDIT, _INVOICES)
 _ONLY_FULL = (_RESOLVED, _USES)
 _ONLY_SINCE = (_USES_SINCE,)
 
 
 def check_ledger(scope: Scope) -> list[Difference]:
     """Every difference in the ledger of these customers; on the caller's snapshot."""
-    checks = _ALWAYS + (_ONLY_FULL if scope.full else _ONLY_SINCE)
+    full = scope.full
+    moving = (_wallets_sql(full=full), _running_sql(full=full), _transfers_sql(full=full))
+    checks = moving + _ALWAYS + (_ONLY_FULL if full else _ONLY_SINCE)
     return [found for sql in checks for found in differences(sql, scope)]
 
 
 def count_rows(scope: Scope) -> dict[str, int]:
     """How many rows `check_ledger` looks at."""
-    (row,) = fetch(_COUNTS, scope.parameters)
+    transfers = _rows_after("billing_transfer", "e.id > s.after_transfer", full=scope.full)
+    entries = _rows_after("billing_entry", "e.id >= (s.after_transfer + 1) * 16", full=scope.full)
+    (row,) = fetch(
+        f"""{_SINCE} SELECT (SELECT count(*) FROM billing_customer WHERE id {_HERE}),
+            (SELECT count(*) FROM {transfers}), (SELECT count(*) FROM {entries}),
+            (SELECT count(*) FROM billing_hold WHERE customer_id {_HERE} AND (%(full)s::boolean OR status = 'open')),
+            (SELECT count(*) FROM billing_grant WHERE customer_id {_HERE})""",
+        scope.parameters,
+    )
     return dict(zip(("customers", "transfers", "entries", "holds", "grants"), row, strict=True))
 
 

@@ -1,0 +1,219 @@
+"""Is each event right, and the hourly usage with it? One pass over events, their ids and their prices.
+
+A full check looks at every event; an incremental one at those after the last verified, and at the whole hours that
+they fell in.
+"""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from billing.verification import DIFFERENCES_MAX, Difference, Scope, fetch
+from metering.meters import NAMES
+from metering.models import EventKey, PriceSet, UsageEvent
+from relayadmin import ids
+from relayadmin.db import number_array
+from relayadmin.money import EXACT, ZERO, amount_text, line_amount
+
+HERE = "BETWEEN %(first)s::bigint AND %(last)s::bigint"
+SINCE = f"""
+WITH since AS MATERIALIZED (
+    SELECT w.customer_id, w.closed_through, coalesce(v.event_number, 0) AS after_event,
+           coalesce(v.transfer_number, 0) AS after_transfer, coalesce(v.charge, 0) AS charge,
+           coalesce(v.verified_at, '-infinity') AS verified_at
+    FROM billing_wallet w
+    LEFT JOIN metering_verifiedusage v ON v.customer_id = w.customer_id AND NOT %(full)s::boolean
+    WHERE w.customer_id {HERE}
+)"""
+ALL_EVENTS = f"(SELECT * FROM metering_usageevent WHERE customer_id {HERE})"
+# Parked events took their number when they came: those settled since have a later transfer, or none if they are free.
+NEW_EVENTS = f"""(
+    SELECT e.* FROM since s JOIN metering_usageevent e ON e.customer_id = s.customer_id AND e.id > s.after_event
+    WHERE e.customer_id {HERE}
+    UNION ALL
+    SELECT e.* FROM since s
+    JOIN metering_parkedevent p ON p.customer_id = s.customer_id AND p.number <= s.after_event
+        AND p.resolution = 'settled'
+    JOIN metering_usageevent e ON e.customer_id = p.customer_id AND e.id = p.number
+    WHERE coalesce(e.transfer_id, s.after_transfer + 1) > s.after_transfer
+)"""
+_HOUR = "date_bin('1 hour', occurred_at, '0001-01-01 00:00+00')"
+_ALL_HOURS = f"(SELECT * FROM metering_usagehour WHERE customer_id {HERE})"
+_TOUCHED_HOURS = f"(SELECT DISTINCT customer_id, {_HOUR} AS hour FROM {NEW_EVENTS} n)"
+_EVENTS_OF_TOUCHED = """(SELECT e.* FROM touched t JOIN metering_usageevent e ON e.customer_id = t.customer_id
+    AND e.occurred_at >= t.hour AND e.occurred_at < t.hour + interval '1 hour')"""
+_TOUCHED = "(SELECT h.* FROM touched t JOIN metering_usagehour h USING (customer_id, hour))"
+_KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
+
+
+def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
+    """Events summed up by hour against the hourly usage, each recomputed from quantities × unit prices on the way.
+
+    Rows: ('event', customer, number of the first wrong event of an hour, …), ('key', customer, number of the first id
+    without an event, …), ('hour', customer, …, its key, what it should be, what it is), and one ('count', events,
+    hours). Only `meters` are summed up: an event with another one counts as wrong. The unit prices of one token or
+    call are parameters, because workers that read in parallel can't share a result of the statement's own.
+    """
+    columns = ["price_set_id", "is_at_cost", *(f"{kind}_{meter}" for kind in ("charge", "cost") for meter in meters)]
+    types = ["bigint", "boolean"] + ["numeric"] * (len(columns) - 2)
+    arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in zip(columns, types, strict=True))
+    prices = f"unnest({arrays}) AS prices ({', '.join(columns)})"
+    counts = "".join(f", (quantities->'{meter}')::numeric AS {meter}" for meter in meters)
+    sums = "".join(f", coalesce(sum({meter}), 0) AS {meter}" for meter in meters)
+
+    def amount(kind: str) -> str:
+        # A quantity without a price makes it null, which is no charge: the event is wrong.
+        parts = [f"CASE WHEN {meter} IS NULL THEN 0 ELSE {meter} * {kind}_{meter} END" for meter in meters]
+        return " + ".join(parts) or "0"
+
+    def figures(side: str, known: Sequence[str]) -> str:
+        pairs = [f"'{name}', {side}.{name}" for name in ("requests", "charge", "cost", *known)]
+        return f"jsonb_build_object({', '.join(pairs)})"
+
+    differ = [f"p.{name} IS DISTINCT FROM h.{name}" for name in ("requests", "charge", "cost", *meters)]
+    differ += [f"coalesce(h.{meter}, 0) <> 0" for meter in NAMES if meter not in meters]
+    touched = "" if full else f", touched AS MATERIALIZED {_TOUCHED_HOURS}"
+    # No index leads from a number to its key, so only a full check asks for the events of all keys.
+    keys = (
+        f"FULL JOIN (SELECT customer_id, id, event_id FROM metering_eventkey WHERE customer_id {HERE}) k"
+        " USING (customer_id, id)"
+        if full
+        else "LEFT JOIN metering_eventkey k ON k.customer_id = e.customer_id AND k.event_id = e.event_id"
+    )
+    customer, number = ("customer_id", "id") if full else ("e.customer_id", "e.id")
+    return f"""{SINCE}{touched}, parts AS MATERIALIZED (
+        SELECT {customer}, hour, period, api_key_id, model_id, channel_id, price_set_id, count(e.id) AS requests,
+               sum(charge) AS charge, sum(cost) AS cost{sums},
+               min({number}) FILTER (WHERE e.id IS NOT NULL AND (k.event_id IS DISTINCT FROM e.event_id
+                   OR k.id <> e.id OR (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
+                   OR charge IS DISTINCT FROM {amount("charge")}
+                   OR CASE WHEN is_at_cost THEN cost <> charge ELSE cost IS DISTINCT FROM {amount("cost")} END
+               )) AS wrong,
+               min({number}) FILTER (WHERE e.id IS NULL AND w.parked IS NULL) AS lost
+        FROM (
+            SELECT customer_id, id, event_id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
+                   charge, cost, quantities{counts}
+            FROM {ALL_EVENTS if full else _EVENTS_OF_TOUCHED} e
+        ) e
+        LEFT JOIN {prices} USING (price_set_id) {keys}
+        LEFT JOIN (
+            SELECT customer_id AS parked_customer, number AS parked FROM metering_parkedevent
+            WHERE customer_id {HERE} AND resolution <> 'settled'
+        ) w ON w.parked_customer = k.customer_id AND w.parked = k.id
+        GROUP BY {_KEY.replace("customer_id", customer)}
+    ), compared AS (
+        SELECT customer_id, jsonb_build_object('hour', hour, 'period', period, 'API key', api_key_id, 'model', model_id,
+                   'channel', channel_id, 'price set', price_set_id) AS key,
+               {figures("p", meters)} AS expected, {figures("h", NAMES)} AS found
+        FROM (SELECT * FROM parts WHERE requests > 0) p
+        FULL JOIN {_ALL_HOURS if full else _TOUCHED} h USING ({_KEY})
+        WHERE {" OR ".join(differ)}
+    )
+    (SELECT 'event' AS kind, customer_id, wrong AS number, NULL::jsonb AS key, NULL::jsonb AS expected,
+            NULL::jsonb AS found FROM parts WHERE wrong IS NOT NULL ORDER BY wrong LIMIT {DIFFERENCES_MAX})
+    UNION ALL (SELECT 'key', customer_id, lost, NULL, NULL, NULL FROM parts WHERE lost IS NOT NULL
+               ORDER BY lost LIMIT {DIFFERENCES_MAX})
+    UNION ALL (SELECT 'hour', customer_id, NULL, key, expected, found FROM compared LIMIT {DIFFERENCES_MAX})
+    UNION ALL SELECT 'count', coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE requests > 0), NULL, NULL, NULL
+              FROM parts"""
+
+
+def check_events(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
+    """Every difference in these customers' events and hours, and how many there are; on the caller's snapshot."""
+    rows = _compare_hours(scope, _used_meters(scope))
+    if len(rows) > 1:
+        # Something is wrong: perhaps only that some meter is in events and not in hours.
+        rows = _compare_hours(scope, NAMES)
+    of_events: list[Difference] = []
+    of_hours: list[Difference] = []
+    counts = {"events": 0, "hours": 0}
+    for kind, customer_id, number, key, expected, found in rows:
+        if kind == "count":
+            counts = {"events": customer_id, "hours": number}
+        elif kind == "event":
+            of_events += _explain_event(customer_id, number)
+        elif kind == "key":
+            name = ids.hot_id("evt", customer_id, number)
+            of_events.append(Difference(customer_id, f"events of the id of {name}", "1", "0"))
+        else:
+            of_hours += _explain_hour(customer_id, _decode(key), _decode(expected), _decode(found))
+    return of_events + of_hours, counts
+
+
+def _compare_hours(scope: Scope, meters: Sequence[str]) -> list[tuple[Any, ...]]:
+    return fetch(_hours_sql(meters, full=scope.full), scope.parameters | _prices(meters))
+
+
+def _prices(meters: Sequence[str]) -> dict[str, str]:
+    """All price sets as columns: arrays of the prices of one token or call, empty where a meter has none."""
+    columns: dict[str, list[object]] = {"price_set_id": [], "is_at_cost": []}
+    columns |= {f"{kind}_{meter}": [] for kind in ("charge", "cost") for meter in meters}
+    for number, priced in fetch("SELECT id, (content->'meters')::text FROM metering_priceset ORDER BY id", {}):
+        prices = _decode(priced)
+        columns["price_set_id"].append(number)
+        columns["is_at_cost"].append(all(price["charge"] == price["cost"] for price in prices.values()))
+        for meter in meters:
+            price = prices.get(meter)
+            for kind in ("charge", "cost"):
+                one = "NULL" if price is None else line_amount(1, Decimal(price[kind]), price["per"])
+                columns[f"{kind}_{meter}"].append(one)
+    return {name: number_array(values) for name, values in columns.items()}
+
+
+def _used_meters(scope: Scope) -> list[str]:
+    """The meters that the hourly usage of these customers knows: fewer columns, faster sums."""
+    (row,) = fetch(
+        f"SELECT {', '.join(f'bool_or({meter} <> 0)' for meter in NAMES)} FROM metering_usagehour"
+        f" WHERE customer_id {HERE}",
+        scope.parameters,
+    )
+    return [meter for meter, is_used in zip(NAMES, row, strict=True) if is_used]
+
+
+def _explain_hour(
+    customer_id: int, key: dict[str, Any], expected: dict[str, Any], found: dict[str, Any]
+) -> list[Difference]:
+    name = ", ".join(f"{part} {value}" for part, value in key.items())
+    result = []
+    for figure in found:
+        should, is_now = (Decimal(side.get(figure) or 0) for side in (expected, found))
+        if should != is_now:
+            show = amount_text if figure in {"charge", "cost"} else _count
+            result.append(Difference(customer_id, f"{figure} of {name}", show(should), show(is_now)))
+    return result
+
+
+def _decode(text: str) -> dict[str, Any]:
+    """An object of PostgreSQL's, which Django leaves as text; every number of it exact."""
+    return dict(json.loads(text, parse_float=Decimal))
+
+
+def _count(value: Decimal) -> str:
+    return format(value, "f")
+
+
+def _explain_event(customer_id: int, number: int) -> list[Difference]:
+    """What is wrong with one event: its id, its prices or its amounts."""
+    event = UsageEvent.objects.get(customer_id=customer_id, id=number)
+    name = ids.hot_id("evt", customer_id, number)
+    result = []
+    taken = EventKey.objects.filter(customer_id=customer_id, event_id=event.event_id).first()
+    if taken is None or taken.pk != number:
+        found = "none" if taken is None else str(taken.pk)
+        result.append(Difference(customer_id, f"number of the id of {name}", str(number), found))
+    prices = PriceSet.objects.filter(pk=event.price_set_id).first()
+    meters = prices.content["meters"] if prices is not None else {}
+    unpriced = sorted(event.quantities.keys() - meters.keys())
+    if unpriced:
+        found = ", ".join(unpriced)
+        result.append(Difference(customer_id, f"meters of {name} without a price", "none", found))
+    for kind, amount in (("charge", event.charge), ("cost", event.cost)):
+        should = ZERO
+        for meter, quantity in event.quantities.items():
+            if meter in meters:
+                price = meters[meter]
+                should = EXACT.add(should, line_amount(quantity, Decimal(price[kind]), price["per"]))
+        if should != amount:
+            result.append(Difference(customer_id, f"{kind} of {name}", amount_text(should), amount_text(amount)))
+    return result or [Difference(customer_id, f"figures of {name}", "recomputed", "not recomputable")]
