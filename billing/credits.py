@@ -63,7 +63,7 @@ def grant(
         wallet = ledger.lock_wallets([customer_id])[customer_id]
         transfer = Transfer.objects.filter(customer_id=customer_id, kind=Transfer.Kind.GRANT, key=key).first()
         if transfer is not None:
-            return _made_before(transfer, amount=amount, kind=kind)
+            return _made_before(transfer, amount=amount, kind=kind, reference=reference, expires_at=expires_at)
         debt = _debt(wallet)
         covered = min(amount, debt)
         entries = [(Account.WALLET.value, amount), (_SOURCES[Grant.Kind(kind)].value, -amount)]
@@ -116,9 +116,12 @@ def _check_texts(*, kind: str, reason: str, reference: str, key: str) -> None:
             raise InvalidGrant(name, f"{name} must have at most {longest} characters, and no NUL")
 
 
-def _made_before(transfer: Transfer, *, amount: Decimal, kind: str) -> Granted:
+def _made_before(
+    transfer: Transfer, *, amount: Decimal, kind: str, reference: str, expires_at: datetime | None
+) -> Granted:
     row = Grant.objects.filter(customer_id=transfer.customer_id, transfer_id=transfer.pk).first()
-    if row is None or row.amount != amount or row.kind != kind:
+    same = (amount, kind, reference, expires_at)
+    if row is None or (row.amount, row.kind, row.reference, row.expires_at) != same:
         raise GrantKeyConflict(f"the key {transfer.key!r} was used for another grant; choose another key")
     with server_cursor() as cursor:
         cursor.execute("SELECT balance FROM billing_wallet WHERE customer_id = %s", [transfer.customer_id])

@@ -5,7 +5,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from metering.ingestion import Event, payload_json
+from metering.ingestion import Event, mask, payload_json
 from metering.meters import NAMES
 from metering.models import EventConflict, ParkedEvent
 from metering.rating import Unrateable
@@ -200,7 +200,7 @@ def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime) -> None:
             [
                 f"{event.customer_id}\t{event.number}\t{event.api_key_pk}\t{copy_text(event.id)}"
                 f"\t{copy_text(event.model)}\t{copy_text(event.channel or '')}\t{why.reason}"
-                f"\t{copy_text(why.detail[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
+                f"\t{copy_text(mask(why.detail)[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
                 f"\t{received}\t"
                 for event, why in parked
             ],

@@ -32,6 +32,8 @@ MAX_NESTING = 100
 STATUSES = frozenset({"completed", "aborted", "failed"})
 
 _SECRETS = re.compile(r"(sk-|rl_|ct_|whsec_)[A-Za-z0-9_\-]{4,}")
+# Letters, digits, - and _ that somebody wrote as \\u escapes.
+_ESCAPED_LETTER = re.compile(r"\\u00(2[dD]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])")
 _KEY_FIELD = re.compile(r'("api_key"\s*:\s*)"(?:[^"\\]|\\.)*"?')
 
 
@@ -179,7 +181,8 @@ def _decode(raws: list[bytes]) -> Batch:
     return batch
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+# Possessive, and a string without an end is one token: no body is read twice.
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[\[\]{},]', re.DOTALL)
 
 
 def _split_by_hand(body: bytes, error: Exception) -> list[bytes]:
@@ -208,6 +211,8 @@ def _split_by_hand(body: bytes, error: Exception) -> list[bytes]:
         elif mark == b"," and depth == 2:
             raws.append(body[start : token.start()])
             start = token.end()
+            if len(raws) > MAX_EVENTS:
+                raise BatchTooLarge(f"a batch has at most {MAX_EVENTS:,} events, this one has more")
     if depth != 1 or body[token.end() :].strip() != b"}":
         raise InvalidBatch(f"the body is not a JSON document: {error}") from error
     return [raw for raw in raws if raw.strip()]
@@ -221,6 +226,8 @@ def _nesting(raw: bytes) -> int:
         if mark in b"[{":
             depth += 1
             deepest = max(deepest, depth)
+            if deepest > MAX_NESTING:
+                break
         elif mark in b"]}":
             depth -= 1
     return deepest
@@ -256,6 +263,9 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
     except msgspec.ValidationError as error:
         raise InvalidUsage(f"usage does not fit: {error}") from error
     read = formats.read(wire.format, usage)
+    secret = wire.api_key
+    if secret is None and wire.api_key_id is not None and wire.api_key_id.startswith("sk-"):
+        secret = wire.api_key_id  # A key in the place of its id: the event is its customer's, the secret nobody's.
     return Event(
         index,
         wire.id,
@@ -269,8 +279,8 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
         wire.estimated,
         wire.more,
         wire.authorization,
-        wire.api_key_id,
-        None if wire.api_key is None else secret_digest(wire.api_key),
+        None if secret is not None else wire.api_key_id,
+        None if secret is None else secret_digest(secret),
         read,
         usage_json,
         metadata_json,
@@ -340,7 +350,8 @@ def _id_of(raw: bytes) -> str:
 
 def mask(text: str) -> str:
     """Replace secrets: whatever stands in `api_key`, and what looks like a key, a token or a webhook secret."""
-    return _SECRETS.sub(r"\1…", _KEY_FIELD.sub(r'\1"…"', text)).replace("\x00", "\\u0000")
+    plain = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
+    return _SECRETS.sub(r"\1…", _KEY_FIELD.sub(r'\1"…"', plain)).replace("\x00", "\\u0000")
 
 
 def event_digest(event: Event) -> bytes:

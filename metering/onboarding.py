@@ -31,6 +31,8 @@ def onboard_customer(*, name: str, email: str, credit: Decimal, plan: str, key_n
 
     Raises customers.InvalidCustomer, keys.InvalidKey, credits.InvalidGrant.
     """
+    if len(email) > 254:
+        raise InvalidCustomer("email", "an e-mail address has at most 254 characters")
     if email:
         try:
             validate_email(email)

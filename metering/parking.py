@@ -10,7 +10,7 @@ from django.db import DataError, IntegrityError
 from metering import settlement
 from metering.attribution import attribute
 from metering.formats import InvalidUsage
-from metering.ingestion import Event, Rejection, chunks, event_digest, payload_json, restore
+from metering.ingestion import Event, Rejection, chunks, event_digest, mask, payload_json, restore
 from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
 from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
 
@@ -116,7 +116,7 @@ def quarantine(rejected: Sequence[Rejection], *, relay_token_id: int | None, at:
             QuarantinedEvent._meta.db_table,
             "event_id, code, message, body, relay_token_id, received_at",
             [
-                f"{copy_text(item.id)}\t{item.code}\t{copy_text(item.message[:1000])}\t{copy_text(item.body)}"
+                f"{copy_text(mask(item.id))}\t{item.code}\t{copy_text(mask(item.message)[:1000])}\t{copy_text(item.body)}"
                 f"\t{token}\t{at.isoformat()}"
                 for item in rejected
             ],

@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.db import DataError
+
 from billing import invoicing, ledger
 from billing.invoicing import Line
 from billing.models import Customer, OperatorSettings
@@ -55,7 +57,7 @@ def close_invoices(*, period: date, at: datetime, customer: Customer | None = No
     for customer_id in customers:
         try:
             closed.issued += close_customer(customer_id=customer_id, period=period, zone=zone, at=at)
-        except FiguresDiffer as error:
+        except (FiguresDiffer, DataError) as error:
             closed.failed += 1
             public_id = Customer.objects.values_list("public_id", flat=True).get(pk=customer_id)
             closed.reasons[public_id] = str(error)
@@ -64,16 +66,21 @@ def close_invoices(*, period: date, at: datetime, customer: Customer | None = No
 
 
 def close_last_month(*, at: datetime) -> dict[str, Any] | None:
-    """Close the month before this one in the day that follows its grace period; None at any other moment."""
+    """Close the month before this one once its grace period is over; None before, and where nothing was left to do.
+
+    Meant to be called every hour: what was missed, or failed and was mended, is caught up with.
+    """
     settings = OperatorSettings.objects.get(pk=1)
     zone = ZoneInfo(settings.timezone)
     local = at.astimezone(zone)
     start, _ = bounds(date(local.year, local.month, 1), zone)
     due = start + timedelta(hours=settings.closing_grace_hours)
-    if not due <= at < due + timedelta(days=1):
+    if at < due:
         return None
     last = date(local.year, local.month, 1) - timedelta(days=1)
     closed = close_invoices(period=last.replace(day=1), at=at)
+    if not closed.issued and not closed.failed:
+        return None
     return {
         "period": f"{last:%Y-%m}",
         "issued": closed.issued,
@@ -185,7 +192,8 @@ def _usage(customer_id: int, *, after: date | None, through: date, zone: ZoneInf
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT CASE WHEN date_trunc('month', (hour + interval '59 minutes') AT TIME ZONE %s)::date = period"
-            "   THEN period ELSE date_trunc('month', hour AT TIME ZONE %s)::date END AS month,"
+            "   THEN period"
+            "   ELSE greatest(date_trunc('month', hour AT TIME ZONE %s), '0001-01-01')::date END AS month,"
             f" model_id, price_set_id, sum(charge) AS charge, {sums}"
             " FROM metering_usagehour WHERE customer_id = %s AND period <= %s"
             "   AND period > coalesce(%s::date, '-infinity') GROUP BY 1, 2, 3",

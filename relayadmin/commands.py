@@ -14,11 +14,21 @@ class JsonCommand(BaseCommand):
 
     requires_migrations_checks = False
 
+    def execute(self, *args: Any, **options: Any) -> Any:
+        for value in options.values():
+            if isinstance(value, str) and not _is_storable(value):
+                raise CommandError(f"An argument is not valid text: {value!r}.")
+        return super().execute(*args, **options)
+
     def answer(self, body: Any) -> None:
         self.stdout.write(msgspec.json.encode(body).decode())
 
     def note(self, message: str) -> None:
         self.stderr.write(message)
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def amount(text: str, name: str) -> Decimal:

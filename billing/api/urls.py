@@ -4,11 +4,16 @@ from drf_spectacular.views import SpectacularSwaggerView
 from billing.api import views
 from billing.api.openapi import SchemaView
 
+
+class DocsView(SpectacularSwaggerView):
+    http_method_names = ("get", "head")
+
+
 urlpatterns = [
     path("balance", views.BalanceView.as_view()),
     path("transfers", views.TransfersView.as_view()),
     path("invoices", views.InvoicesView.as_view()),
     path("invoices/<slug:invoice_id>", views.InvoiceView.as_view()),
     path("schema/", SchemaView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
 ]

@@ -122,7 +122,7 @@ def _resolved(status: str) -> ApiError:
 
 def _read_authorization(request: HttpRequest) -> authorization.Request:
     """The body, checked field by field. Raises ApiError 400 with `param`."""
-    body = request.read(_MAX_AUTHORIZATION_BYTES + 1)
+    body = _read(request, _MAX_AUTHORIZATION_BYTES + 1)
     if len(body) > _MAX_AUTHORIZATION_BYTES:
         raise invalid_request("The body is larger than 64 KiB.")
     try:
@@ -192,9 +192,11 @@ def _hold(hold: Hold) -> dict[str, Any]:
 @_post_only
 def usage(request: HttpRequest) -> HttpResponse:
     """Take a batch of usage events; 200 goes out after the last commit."""
+    # Read first, whoever calls: an answer while the body is on its way would reach nobody.
+    packed = _read(request, ingestion.MAX_BODY_BYTES + 1)
     caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
     _check_caller(caller, "usage")
-    batch = _read_batch(request)
+    batch = _read_batch(request, packed)
     taken = intake.take(batch, relay_token_id=caller.relay_token_id, at=datetime.now(UTC))
     return json_response(
         {
@@ -209,19 +211,26 @@ def usage(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _read_batch(request: HttpRequest) -> ingestion.Batch:
+def _read(request: HttpRequest, limit: int) -> bytes:
+    """At most so many bytes of the body, also of one that comes in chunks without a length."""
+    if "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META:
+        body: bytes = request.META["wsgi.input"].read(limit)
+        return body
+    return request.read(limit)
+
+
+def _read_batch(request: HttpRequest, packed: bytes) -> ingestion.Batch:
     decoders = {"application/json": ingestion.decode_json, "application/x-ndjson": ingestion.decode_ndjson}
     decode = decoders.get(request.content_type or "")
     if decode is None:
         raise ApiError(415, "unsupported_media_type", "Send application/json or application/x-ndjson.")
     try:
-        packed = request.read(ingestion.MAX_BODY_BYTES + 1)
         encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
         return decode(ingestion.unpack(packed, encoding=encoding))
     except ingestion.BatchTooLarge as error:
         raise ApiError(413, "batch_too_large", f"Too much at once: {error}.") from error
     except ingestion.InvalidBatch as error:
-        raise invalid_request(f"The batch was not read: {error}.") from error
+        raise invalid_request(f"The batch was not read: {error}.", "events") from error
 
 
 def _moment(at: datetime) -> str:

@@ -132,10 +132,11 @@ class TestSchedule:
             ("2026-11-01T05:59:59Z", False),
             ("2026-11-01T06:00:00Z", True),
             ("2026-11-02T05:59:59Z", True),
-            ("2026-11-02T06:00:00Z", False),
+            ("2026-11-02T06:00:00Z", True),
+            ("2026-11-30T23:00:00Z", True),
         ],
     )
-    def test_the_last_month_is_closed_in_the_day_after_the_grace_period(self, at: str, is_due: bool) -> None:
+    def test_the_last_month_is_closed_once_the_grace_period_is_over(self, at: str, is_due: bool) -> None:
         payer = make_payer()
         Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
         result = statements.close_last_month(at=datetime.fromisoformat(at))
@@ -167,3 +168,23 @@ def test_four_runs_at_once_issue_each_invoice_once_and_leave_no_gap() -> None:
 def _last_number() -> int:
     row = InvoiceSeries.objects.filter(series="INV", year=2026).first()
     return row.last_number if row else 0
+
+
+@pytest.mark.django_db
+class TestOddities:
+    def test_usage_of_the_first_hour_of_time_does_not_stop_a_closing(self) -> None:
+        OperatorSettings.objects.update(timezone="America/New_York")
+        payer, other = make_payer(), make_payer()
+        Relay().report(
+            make_event(payer, occurred_at="0001-01-01T00:00:00Z"),
+            make_event(other, occurred_at="2026-10-15T12:00:00Z"),
+        )
+        assert close(payer).issued == 1
+        assert close(other).issued == 1
+
+    def test_a_closed_month_is_left_alone_by_the_schedule(self) -> None:
+        payer = make_payer()
+        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+        at = datetime(2026, 11, 5, tzinfo=UTC)
+        assert statements.close_last_month(at=at) is not None
+        assert statements.close_last_month(at=at) is None

@@ -32,7 +32,7 @@ class Command(JsonCommand):
 
 
 def _month(text: str) -> date:
-    found = re.fullmatch(r"(\d{4})-(\d{2})", text)
-    if found and found[1] != "0000" and 1 <= int(found[2]) <= 12:
+    found = re.fullmatch(r"(\d{4})-(\d{2})", text, re.ASCII)
+    if found and "0001" <= found[1] <= "9998" and 1 <= int(found[2]) <= 12:
         return date(int(found[1]), int(found[2]), 1)
     raise CommandError(f"--period must be a month such as 2026-11, not {text!r}.")
