@@ -27,7 +27,7 @@ def price_panel(model: Model) -> Panel:
             price.channel.name if price.channel else "",
             order.get(price.meter, len(order)),
             price.above_prompt_tokens,
-            price.effective_from.timestamp() if price.effective_from else 0.0,
+            price.effective_from.timestamp() if price.effective_from else 0,
         ),
     )
     return Panel(
