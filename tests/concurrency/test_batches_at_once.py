@@ -81,17 +81,15 @@ def test_without_one_order_of_locks_there_is_a_deadlock_and_it_is_tried_again(mo
     numbers = [ada.customer.pk, bob.customer.pk]
     lock_in_order, both_hold_one = ledger.lock_wallets, Barrier(2)
     seen: list[str] = []
-    entered = Lock()
-    order: dict[int, list[int]] = {}
+    entered, orders = Lock(), [numbers, numbers[::-1]]
 
     def lock_as_it_comes(customer_ids: Iterable[int]) -> dict[int, ledger.LockedWallet]:
         with entered:
-            me = connection.connection.info.backend_pid
-            is_first_try = me not in order
-            mine = order.setdefault(me, numbers if not order else numbers[::-1])
+            mine = orders.pop() if orders else []
+        if not mine:
+            return lock_in_order(customer_ids)  # The one that is tried again.
         locked = lock_in_order(mine[:1])
-        if is_first_try:
-            both_hold_one.wait(30)
+        both_hold_one.wait(30)
         try:
             return locked | lock_in_order(mine[1:])
         except OperationalError as error:
