@@ -60,8 +60,12 @@ def test_a_failing_command_keeps_its_exit_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_command_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     script = "import time; print('here', flush=True); time.sleep(60)"
+    # Tests that run in the background inherit an ignored SIGINT; a terminal's command has the default one.
+    default = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     command = subprocess.Popen(
-        [sys.executable, "manage.py", "shell", "--no-imports", "-c", script],
+        [sys.executable, "-c", default, sys.executable, "manage.py", "shell", "--no-imports", "-c", script],
         cwd=PROJECT,
         env=clean_environment(RELAYADMIN_HOME=str(tmp_path)),
         stdout=subprocess.PIPE,
