@@ -37,11 +37,17 @@ def request(path: str, body: bytes, token: str = "", content_type: str = "applic
     return head.encode() + body
 
 
-def play(port: int, requests: list[bytes], *, connections: int, limit_s: float = 60.0) -> Run:
-    """Send every request once, spread over the connections; stops early after `limit_s`."""
+def play(
+    port: int, requests: list[bytes], *, connections: int, reconnect: bool = False, limit_s: float = 60.0
+) -> Run:
+    """Send every request once, each over the next free connection; stops early after `limit_s`.
+
+    `reconnect`: a new connection for every request. The kernel gives each to one of the server's processes by a hash,
+    so two kept connections would measure the toss of a coin: both in one process, or one in each.
+    """
     here, there = multiprocessing.get_context("fork").Pipe()
     process = multiprocessing.get_context("fork").Process(
-        target=_play, args=(there, port, requests, connections, limit_s), daemon=True
+        target=_play, args=(there, port, requests, connections, reconnect, limit_s), daemon=True
     )
     process.start()
     result = here.recv()
@@ -51,13 +57,16 @@ def play(port: int, requests: list[bytes], *, connections: int, limit_s: float =
     return result
 
 
-def _play(pipe, port: int, requests: list[bytes], connections: int, limit_s: float) -> None:  # type: ignore[no-untyped-def]
+def _play(  # type: ignore[no-untyped-def]
+    pipe, port: int, requests: list[bytes], connections: int, reconnect: bool, limit_s: float
+) -> None:
     sys.setswitchinterval(0.0005)
-    shares = [requests[place::connections] for place in range(connections)]
+    queue = iter(requests)
     outcomes: list[tuple[list[float], dict[int, int], bytes] | str] = []
     ready, go = threading.Barrier(connections + 1), threading.Event()
     threads = [
-        threading.Thread(target=_one_connection, args=(port, share, ready, go, limit_s, outcomes)) for share in shares
+        threading.Thread(target=_one_connection, args=(port, queue, reconnect, ready, go, limit_s, outcomes))
+        for _ in range(connections)
     ]
     for thread in threads:
         thread.start()
@@ -81,27 +90,37 @@ def _play(pipe, port: int, requests: list[bytes], connections: int, limit_s: flo
     pipe.send(Run(seconds, latencies, statuses, body))
 
 
-def _one_connection(port, share, ready, go, limit_s, outcomes) -> None:  # type: ignore[no-untyped-def]
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _one_connection(port, queue, reconnect, ready, go, limit_s, outcomes) -> None:  # type: ignore[no-untyped-def]
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     body = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ready.wait()
-        go.wait()
-        stop = time.perf_counter() + limit_s
-        try:
-            for raw in share:
-                begun = time.perf_counter()
-                if begun > stop:
-                    break
-                connection.sendall(raw)
-                status, body = _read_answer(connection)
-                latencies.append(time.perf_counter() - begun)
-                statuses[status] = statuses.get(status, 0) + 1
-        except (OSError, ValueError) as error:
-            outcomes.append(f"the server ended the connection: {error!r}")
-            return
+    connection = _connect(port)
+    ready.wait()
+    go.wait()
+    stop = time.perf_counter() + limit_s
+    try:
+        for raw in queue:
+            begun = time.perf_counter()
+            if begun > stop:
+                break
+            if reconnect:
+                connection.close()
+                connection = _connect(port)
+            connection.sendall(raw)
+            status, body = _read_answer(connection)
+            latencies.append(time.perf_counter() - begun)
+            statuses[status] = statuses.get(status, 0) + 1
+    except (OSError, ValueError) as error:
+        outcomes.append(f"the server ended the connection: {error!r}")
+        return
+    finally:
+        connection.close()
     outcomes.append((latencies, statuses, body))
 
 

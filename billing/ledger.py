@@ -71,20 +71,29 @@ def lock_wallets(customer_ids: Iterable[int]) -> dict[int, LockedWallet]:
     The lock is a statement of its own; what is read after it, by later statements, is what nobody else can change.
     Raises UnknownCustomer.
     """
-    assert connection.in_atomic_block, "a wallet is locked inside a transaction"
     wanted = sorted(set(customer_ids))
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT customer_id, balance, held, credit_limit, version, closed_through FROM billing_wallet"
-            " WHERE customer_id = ANY (%s::bigint[]) ORDER BY customer_id FOR UPDATE",
-            [number_array(wanted)],
-            binary=True,
-        )
-        wallets = {row[0]: LockedWallet(*row) for row in cursor.fetchall()}
+    wallets = _lock(wanted, "FOR UPDATE")
     for customer_id in wanted:
         if customer_id not in wallets:
             raise UnknownCustomer(f"customer number {customer_id} has no wallet")
     return wallets
+
+
+def lock_free_wallets(customer_ids: Iterable[int]) -> dict[int, LockedWallet]:
+    """Lock those of these wallets that nobody else has locked now, without waiting; the others are left out."""
+    return _lock(sorted(set(customer_ids)), "FOR UPDATE SKIP LOCKED")
+
+
+def _lock(wanted: list[int], how: str) -> dict[int, LockedWallet]:
+    assert connection.in_atomic_block, "a wallet is locked inside a transaction"
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT customer_id, balance, held, credit_limit, version, closed_through FROM billing_wallet"
+            f" WHERE customer_id = ANY (%s::bigint[]) ORDER BY customer_id {how}",
+            [number_array(wanted)],
+            binary=True,
+        )
+        return {row[0]: LockedWallet(*row) for row in cursor.fetchall()}
 
 
 def post(postings: Sequence[Posting], *, wallets: Mapping[int, LockedWallet], at: datetime) -> list[int]:

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from metering.ingestion import Event, mask, payload_json
 from metering.meters import NAMES
 from metering.models import EventConflict, ParkedEvent
-from metering.rating import Unrateable
+from metering.rating import Unrateable, amount_literal
 from relayadmin.db import bytes_array, copy_rows, copy_text, number_array, server_cursor, text_array
-from relayadmin.money import EXACT
 
 NULL = "\\N"
 
@@ -102,13 +100,12 @@ def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> 
     for item in rated:
         event = item.event
         metadata = NULL if event.metadata_json is None else copy_text(event.metadata_json)
-        # The repr of a dict of meters and whole numbers is JSON but for its quotes.
-        quantities = repr(event.usage.quantities).replace("'", '"')
         rows.append(
             f"{event.customer_id}\t{event.number}\t{copy_text(event.id)}\t{event.api_key_pk}\t{item.model_id}"
             f"\t{item.channel_id}\t{sets[item.card.digest]}\t{item.transfer_id or NULL}\t{item.hold_number or NULL}"
             f"\t{item.period}\t{event.moment}\t{received}\t{event.format}\t{event.status}\t{event.estimated}"
-            f"\t{quantities}\t{item.charge}\t{item.cost}\t{copy_text(event.usage_json)}\t{metadata}"
+            f"\t{event.quantities_json}\t{amount_literal(item.charge_units)}\t{amount_literal(item.cost_units)}"
+            f"\t{copy_text(event.usage_json)}\t{metadata}"
         )
     with server_cursor() as cursor:
         copy_rows(
@@ -142,26 +139,27 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
             groups[key] = [item]
         else:
             group.append(item)
-    sums: dict[HourKey, tuple[int, Decimal, Decimal]] = {}
+    sums: dict[HourKey, tuple[int, str, str]] = {}
     quantities: dict[HourKey, dict[str, int]] = {}
     for key, group in groups.items():
         first = group[0]
         if len(group) == 1:
-            sums[key] = (1, first.charge, first.cost)
+            sums[key] = (1, amount_literal(first.charge_units), amount_literal(first.cost_units))
             quantities[key] = first.event.usage.quantities
             continue
-        charge, cost, counts = first.charge, first.cost, first.event.usage.quantities.copy()
+        charge, cost, counts = first.charge_units, first.cost_units, first.event.usage.quantities.copy()
         for item in group[1:]:
-            charge, cost = EXACT.add(charge, item.charge), EXACT.add(cost, item.cost)
+            charge += item.charge_units
+            cost += item.cost_units
             for meter, quantity in item.event.usage.quantities.items():
                 counts[meter] = counts.get(meter, 0) + quantity
-        sums[key] = (len(group), charge, cost)
+        sums[key] = (len(group), amount_literal(charge), amount_literal(cost))
         quantities[key] = counts
     _upsert_hours(sums, quantities)
 
 
 def _upsert_hours(
-    hours: dict[HourKey, tuple[int, Decimal, Decimal]], quantities: dict[HourKey, dict[str, int]]
+    hours: dict[HourKey, tuple[int, str, str]], quantities: dict[HourKey, dict[str, int]]
 ) -> None:
     keys = sorted(hours)
     used = {meter for counts in quantities.values() for meter in counts}

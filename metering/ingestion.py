@@ -82,6 +82,7 @@ class Event(msgspec.Struct, gc=False):
     key_id: str | None
     key_digest: bytes | None
     usage: Usage
+    quantities_json: str  # usage.quantities as text
     usage_json: str
     metadata_json: str | None
     replaces: str | None = None
@@ -148,6 +149,7 @@ class _Document(msgspec.Struct):
 _document = msgspec.json.Decoder(_Document)
 _wire = msgspec.json.Decoder(_Wire)
 _any = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
 
 
 def decode_json(body: bytes) -> Batch:
@@ -158,15 +160,15 @@ def decode_json(body: bytes) -> Batch:
         raise InvalidBatch(f'the body must be {{"events": […]}}: {error}') from error
     except (msgspec.DecodeError, RecursionError) as error:
         raws = _split_by_hand(body, error)
-    return _decode(raws)
+    return _decode(raws, has_escapes=b"\\u" in body)
 
 
 def decode_ndjson(body: bytes) -> Batch:
     """Decode one event per line; blank lines don't count. Raises InvalidBatch, BatchTooLarge."""
-    return _decode([line for line in body.split(b"\n") if line.strip()])
+    return _decode([line for line in body.split(b"\n") if line.strip()], has_escapes=b"\\u" in body)
 
 
-def _decode(raws: list[bytes]) -> Batch:
+def _decode(raws: list[bytes], *, has_escapes: bool) -> Batch:
     if not raws:
         raise InvalidBatch("there is no event in the body; send 1 to 10,000")
     if len(raws) > MAX_EVENTS:
@@ -174,7 +176,7 @@ def _decode(raws: list[bytes]) -> Batch:
     batch = Batch()
     for index, raw in enumerate(raws):
         try:
-            batch.events.append(_event(index, raw))
+            batch.events.append(_event(index, raw, has_escapes=has_escapes))
         except (_Invalid, InvalidUsage) as error:
             code = error.code if isinstance(error, _Invalid) else "invalid_usage"
             batch.rejected.append(rejection(index, raw, code, str(error)))
@@ -233,15 +235,18 @@ def _nesting(raw: bytes) -> int:
     return deepest
 
 
-def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
-    """One event; what is kept was within the limits of size when it came. Raises _Invalid, InvalidUsage."""
+def _event(index: int, raw: bytes, *, is_kept: bool = False, has_escapes: bool = True) -> Event:
+    """One event; what is kept was within the limits of size when it came. Raises _Invalid, InvalidUsage.
+
+    `has_escapes`: there may be a \\u escape in it, by which a NUL could come.
+    """
     if len(raw) > MAX_EVENT_BYTES and not is_kept:
         raise _Invalid("invalid_event", f"an event has at most 64 KiB, this one has {len(raw):,} bytes")
     if raw.count(b"[") + raw.count(b"{") > MAX_NESTING and _nesting(raw) > MAX_NESTING:
         raise _Invalid("invalid_event", f"the event is nested too deeply: more than {MAX_NESTING} levels")
     try:
         wire = _wire.decode(raw)
-        if b"\\u" in raw:
+        if has_escapes and b"\\u" in raw:
             _refuse_nul(_any.decode(raw))
         usage_json = str(wire.usage, "utf-8")
         metadata_json: str | None = str(wire.metadata, "utf-8")
@@ -274,7 +279,7 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
         wire.format,
         wire.status,
         occurred_at,
-        occurred_at.isoformat(),
+        msgspec.to_builtins(occurred_at),
         floor(occurred_at.timestamp()),
         wire.estimated,
         wire.more,
@@ -282,6 +287,7 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False) -> Event:
         None if secret is not None else wire.api_key_id,
         None if secret is None else secret_digest(secret),
         read,
+        str(_encode(read.quantities), "utf-8"),
         usage_json,
         metadata_json,
         wire.replaces,
@@ -298,10 +304,9 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
         raise _Invalid("invalid_event", 'occurred_at needs an offset, such as "2026-11-22T10:00:00Z"')
     if (wire.api_key_id is None) == (wire.api_key is None):
         raise _Invalid("invalid_event", "an event names its key by exactly one of api_key_id and api_key")
-    for name in ("api_key_id", "channel", "replaces"):
-        text = getattr(wire, name)
-        if text is not None and not 0 < len(text) <= MAX_ID_LENGTH:
-            raise _Invalid("invalid_event", f"{name} must have 1 to 255 characters, not {len(text)}")
+    _check_name("api_key_id", wire.api_key_id)
+    _check_name("channel", wire.channel)
+    _check_name("replaces", wire.replaces)
     if metadata_json is not None:
         if len(memoryview(wire.metadata)) > MAX_METADATA_BYTES:
             raise _Invalid("invalid_event", "metadata has at most 4 KiB")
@@ -312,6 +317,11 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
             _any.decode(wire.metadata)
         except msgspec.ValidationError as error:
             raise _Invalid("invalid_event", f"metadata does not fit: {error}") from error
+
+
+def _check_name(field_name: str, text: str | None) -> None:
+    if text is not None and not 0 < len(text) <= MAX_ID_LENGTH:
+        raise _Invalid("invalid_event", f"{field_name} must have 1 to 255 characters, not {len(text)}")
 
 
 def _refuse_nul(value: Any) -> None:
@@ -362,7 +372,7 @@ def event_digest(event: Event) -> bytes:
     usage = event.usage
     content = (
         f"{event.api_key_pk}\x1f{event.model}\x1f{event.channel or ''}\x1f{event.format}\x1f{event.status}"
-        f"\x1f{event.moment}\x1f{usage.quantities}"
+        f"\x1f{event.moment}\x1f{event.quantities_json}"
     )
     if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
         content += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"

@@ -7,8 +7,7 @@ events; add them to the hourly usage. What can't be rated yet is parked in the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import date, datetime, timedelta
 from secrets import token_hex
 from zoneinfo import ZoneInfo
 
@@ -20,13 +19,12 @@ from billing.periods import billing_period, month_of
 from metering import event_store, price_sets, pricing
 from metering.ingestion import Event, chunks, event_digest
 from metering.pricing import PlanTerms, PriceTable
-from metering.rating import RateCard, Unrateable, rate
+from metering.rating import RateCard, Unrateable, amount_of, rate_in_units
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
-from relayadmin.money import EXACT, ZERO
 
 CUSTOMERS_PER_TRANSACTION = 500
-CLOCK_AHEAD_S = 300
+CLOCK_AHEAD = timedelta(minutes=5)
 
 
 @dataclass(slots=True)
@@ -46,14 +44,14 @@ class Result:
 
 
 class Rated(msgspec.Struct, gc=False):
-    """An event with its price and the billing period it belongs to. Amounts in USD."""
+    """An event with its price, in units of 10⁻¹⁵ USD, and the billing period it belongs to."""
 
     event: Event
     model_id: int
     channel_id: int
     card: RateCard
-    charge: Decimal
-    cost: Decimal
+    charge_units: int
+    cost_units: int
     period: date
     hold_number: int | None = None
     transfer_id: int | None = None
@@ -68,9 +66,37 @@ def settle(events: Sequence[Event], *, at: datetime) -> Result:
     for event in events:
         event.digest = event_digest(event)
     result = Result()
-    for chunk in chunks(list(events), CUSTOMERS_PER_TRANSACTION):
+    runs = list(chunks(list(events), CUSTOMERS_PER_TRANSACTION))
+    if len(runs) > 1:
+        # Nobody waits for a lock while there is other work: customers that are busy now come last.
+        busy: list[Event] = []
+        for chunk in runs:
+            done, left = _settle_free(chunk, at)
+            result.add(done)
+            busy += left
+        runs = list(chunks(busy, CUSTOMERS_PER_TRANSACTION))
+    for chunk in runs:
         result.add(_settle_or_bisect(chunk, at))
     return result
+
+
+def _settle_free(chunk: list[Event], at: datetime) -> tuple[Result, list[Event]]:
+    """One transaction for those customers whose wallet nobody has locked; returns the events of the others too.
+
+    Where a statement fails on data, all of the chunk is left to be tried again.
+    """
+
+    def work() -> tuple[Result, list[Event]]:
+        wallets = ledger.lock_free_wallets({event.customer_id for event in chunk})
+        free = [event for event in chunk if event.customer_id in wallets]
+        if not free:
+            return Result(), chunk
+        return _settle_locked(free, wallets, at), [event for event in chunk if event.customer_id not in wallets]
+
+    try:
+        return in_transaction(work)
+    except (DataError, IntegrityError):
+        return Result(), chunk
 
 
 def _settle_or_bisect(chunk: list[Event], at: datetime) -> Result:
@@ -96,7 +122,10 @@ def _middle(chunk: list[Event]) -> int:
 
 
 def _settle_chunk(chunk: list[Event], at: datetime) -> Result:
-    wallets = ledger.lock_wallets({event.customer_id for event in chunk})
+    return _settle_locked(chunk, ledger.lock_wallets({event.customer_id for event in chunk}), at)
+
+
+def _settle_locked(chunk: list[Event], wallets: dict[int, ledger.LockedWallet], at: datetime) -> Result:
     new, repeated = event_store.take_ids(chunk)
     event_store.record_conflicts(repeated, at=at)
     result = _charge(new, wallets=wallets, at=at)
@@ -194,7 +223,7 @@ def _rate_one(
         if named is None:
             raise Unrateable("unknown_channel", f"no channel is called {event.channel!r}")
         channel_id = named
-    if (event.occurred_at - at).total_seconds() > CLOCK_AHEAD_S:
+    if event.occurred_at - at > CLOCK_AHEAD:
         raise Unrateable("clock_ahead", f"occurred_at is more than five minutes ahead of our clock, {at.isoformat()}")
     if event.replaces is not None:
         raise Unrateable("correction", "corrections of earlier events are not settled by this version")
@@ -207,7 +236,7 @@ def _rate_one(
         prompt_tokens=usage.prompt_tokens,
         in_us=_check_modifiers(event),
     )
-    charge, cost = rate(usage, card)
+    charge, cost = rate_in_units(usage, card)
     period = billing_period(month_of(event.occurred_at, zone, event.epoch_s), closed_through)
     return Rated(event, model_id, channel_id, card, charge, cost, period)
 
@@ -231,12 +260,12 @@ def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: d
     assert connection.in_atomic_block
     if not rated:
         return
-    charges: dict[tuple[int, date], Decimal] = {}
+    charges: dict[tuple[int, date], int] = {}
     for item in rated:
         key = (item.event.customer_id, item.period)
-        charges[key] = EXACT.add(charges.get(key, ZERO), item.charge)
+        charges[key] = charges.get(key, 0) + item.charge_units
     numbers = credits.charge_usage(
-        [credits.Charge(customer_id, period, amount) for (customer_id, period), amount in charges.items()],
+        [credits.Charge(customer_id, period, amount_of(units)) for (customer_id, period), units in charges.items()],
         wallets=wallets,
         settlement=token_hex(8),
         at=at,
@@ -261,7 +290,7 @@ def _settle_holds(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet]
             strangers.append(event)
             continue
         item.hold_number = parsed[1]
-        settlements.append(holds.Settlement(parsed[0], parsed[1], item.charge, is_last=not event.more))
+        settlements.append(holds.Settlement(parsed[0], parsed[1], amount_of(item.charge_units), is_last=not event.more))
         named.setdefault(parsed, []).append(event)
     missing = holds.settle(settlements, wallets=wallets, at=at)
     for item in rated:
