@@ -37,9 +37,7 @@ def request(path: str, body: bytes, token: str = "", content_type: str = "applic
     return head.encode() + body
 
 
-def play(
-    port: int, requests: list[bytes], *, connections: int, reconnect: bool = False, limit_s: float = 60.0
-) -> Run:
+def play(port: int, requests: list[bytes], *, connections: int, reconnect: bool = False, limit_s: float = 60.0) -> Run:
     """Send every request once, each over the next free connection; stops early after `limit_s`.
 
     `reconnect`: a new connection for every request. The kernel gives each to one of the server's processes by a hash,

@@ -20,7 +20,9 @@ CUSTOMERS = 2_000
 EVENTS_PER_BATCH = 2_000
 BATCHES = 60
 WARM_UP_BATCHES = 6
-AUTHORIZATIONS = 8_000
+AUTHORIZATIONS = 12_000
+# Enough that nearly every customer is known to both processes, as in a relay's steady state.
+WARM_UP_AUTHORIZATIONS = 6_000
 MODEL = "claude-sonnet-4-20250514"
 
 
@@ -48,13 +50,16 @@ def measure(port: int) -> dict[str, float]:
     _expect(load.play(port, [noop] * 2_000, connections=8), 200)
     results["noop_requests_per_s"] = round(_expect(load.play(port, [noop] * 20_000, connections=8), 200).per_second)
 
-    spread = [_authorization(f"a{number}", customers[number % CUSTOMERS][1], token) for number in range(AUTHORIZATIONS)]
-    _expect(load.play(port, spread[:800], connections=8), 201)
-    run = _expect(load.play(port, spread[800:], connections=8), 201)
+    spread = [
+        _authorization(f"a{number}", customers[number % CUSTOMERS][1], token)
+        for number in range(WARM_UP_AUTHORIZATIONS + AUTHORIZATIONS)
+    ]
+    _expect(load.play(port, spread[:WARM_UP_AUTHORIZATIONS], connections=8, reconnect=True), 201)
+    run = _expect(load.play(port, spread[WARM_UP_AUTHORIZATIONS:], connections=8), 201)
     results["authorize_requests_per_s"] = round(run.per_second)
     results["authorize_p50_ms"] = round(run.percentile_ms(0.5), 2)
     results["authorize_p99_ms"] = round(run.percentile_ms(0.99), 2)
-    one = [_authorization(f"o{number}", customers[0][1], token) for number in range(AUTHORIZATIONS // 2)]
+    one = [_authorization(f"o{number}", customers[0][1], token) for number in range(AUTHORIZATIONS // 3)]
     results["authorize_one_customer_per_s"] = round(_expect(load.play(port, one, connections=8), 201).per_second)
     return results
 

@@ -79,9 +79,15 @@ def place(
         )
         row = cursor.fetchone()
     assert row is not None
+    return placed(row, customer_id=customer_id, request_id=request_id)
+
+
+def placed(row: Sequence[Any], *, customer_id: int, request_id: str) -> PlacedHold:
+    """What a row of the database's function billing_place_hold says; raises what `place` raises."""
     outcome, number, held, status, until, kept, available = row
     match outcome:
         case "placed":
+            details = msgspec.json.decode(kept)
             return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, details, is_new=True)
         case "replayed" if status == Hold.Status.OPEN:
             first = msgspec.json.decode(kept)

@@ -58,6 +58,7 @@ class Caller:
     relay_scopes: tuple[str, ...]
     key: "KeyRow | None"
     price_book_version: int
+    state: str  # all of the above as the database writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +88,127 @@ class Authorization:
     is_new: bool
 
 
-_LOOK_UP = """
-SELECT t.id, t.scopes, k.public_id, k.allowed_models, k.allowed_networks, k.expires_at, k.revoked_at,
-       c.id, c.public_id, c.status, p.plan_id, v.version
-FROM metering_pricebookversion v
-LEFT JOIN metering_relaytoken t ON t.digest = %s AND t.revoked_at IS NULL
-LEFT JOIN metering_apikey k ON k.digest = %s
-LEFT JOIN billing_customer c ON c.id = k.customer_id
-LEFT JOIN metering_customerplan p ON p.customer_id = k.customer_id
-WHERE v.id = 1
-"""
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a request may have: the most it can cost (USD), until when, for whose key and which model."""
+
+    key: KeyRow
+    model: str
+    amount: Decimal
+    expires_at: datetime
+
+    @property
+    def details(self) -> dict[str, str]:
+        return {"api_key_id": self.key.public_id, "model": self.model, "customer": self.key.customer_public_id}
+
+
+# metering/sql/authorize.sql says what it does and returns.
+_AUTHORIZE = (
+    "SELECT * FROM metering_authorize(%s::bytea, %s::bytea, %s::text, %s::bigint, %s::text, %s::bytea, %s::numeric,"
+    " %s::timestamptz, %s::timestamptz, %s::jsonb)"
+)
+_NO_HOLD = [None] * 8
+_MAX_REMEMBERED = 50_000
+_Digests = tuple[bytes, bytes]
+# Who was granted something last, by the digests of relay token and API key.
+_remembered: dict[_Digests, Caller] = {}
 
 
 def look_up(*, relay_token_digest: bytes, api_key_digest: bytes) -> Caller:
     """All that an authorization must know fresh, in one round trip; unknown keys take as long as good ones."""
     with server_cursor() as cursor:
-        cursor.execute(_LOOK_UP, [relay_token_digest, api_key_digest], binary=True)
+        cursor.execute(_AUTHORIZE, [relay_token_digest, api_key_digest, *_NO_HOLD], binary=True)
         row = cursor.fetchone()
-    assert row is not None, "migrations made the price book's version"
-    key = None
-    if row[2] is not None:
-        key = KeyRow(row[2], _list(row[3]), _list(row[4]), *row[5:11])
-    return Caller(row[0], tuple(_list(row[1])) if row[0] is not None else (), key, row[11])
+    assert row is not None, "the function always returns one row"
+    state, token_id, scopes, public_id, models, networks, *rest, version = row[:13]
+    assert version is not None, "migrations made the price book's version"
+    key = None if public_id is None else KeyRow(public_id, _list(models), _list(networks), *rest)
+    return Caller(token_id, tuple(_list(scopes)) if token_id is not None else (), key, version, state)
 
 
 def _list(value: Any) -> list[str]:
     return msgspec.json.decode(value, type=list[str]) if isinstance(value, str | bytes) else value
 
 
-def authorize(request: Request, *, caller: Caller, at: datetime) -> Authorization:
+def authorize(request: Request, *, caller: Caller, digests: _Digests, at: datetime) -> Authorization:
     """Judge a request and reserve the most it can cost. A refusal leaves no trace.
 
-    Raises Refusal in the contract's order, then holds.RequestConflict, holds.HoldResolved, holds.InsufficientBalance.
+    `digests`: of the relay token and the API key that `caller` was looked up by. Raises Refusal in the contract's
+    order, then holds.RequestConflict, holds.HoldResolved, holds.InsufficientBalance.
     """
+    terms = _judge(request, caller, at)
+    hold = holds.place(
+        customer_id=terms.key.customer_id,
+        request_id=request.request_id,
+        digest=_digest(request),
+        amount=terms.amount,
+        expires_at=terms.expires_at,
+        details=terms.details,
+        at=at,
+    )
+    if len(_remembered) >= _MAX_REMEMBERED:
+        forget()
+    _remembered[digests] = caller
+    return _granted(request, terms, hold)
+
+
+def authorize_remembered(request: Request, *, digests: _Digests, at: datetime) -> Authorization | None:
+    """`authorize` in one round trip for who was granted something before; None: look up and authorize.
+
+    It is judged by what this process remembers of key, customer, plan and prices, and the database places the hold
+    only if all that is still so. What would be refused is left to a fresh look. Raises what holds.place raises.
+    """
+    caller = _remembered.get(digests)
+    if caller is None or not pricing.is_cached(caller.price_book_version):
+        return None
+    try:
+        terms = _judge(request, caller, at)
+    except Refusal:
+        return None
+    with server_cursor() as cursor:
+        cursor.execute(
+            _AUTHORIZE,
+            [
+                *digests,
+                caller.state,
+                terms.key.customer_id,
+                request.request_id,
+                _digest(request),
+                terms.amount,
+                at,
+                terms.expires_at,
+                msgspec.json.encode(terms.details).decode(),
+            ],
+        )
+        row = cursor.fetchone()
+    assert row is not None, "the function always returns one row"
+    if row[0] != caller.state:
+        _remembered.pop(digests, None)
+        return None
+    hold = holds.placed(row[13:], customer_id=terms.key.customer_id, request_id=request.request_id)
+    return _granted(request, terms, hold)
+
+
+def forget() -> None:
+    """Drop what is remembered; for tests that roll back."""
+    _remembered.clear()
+
+
+def _granted(request: Request, terms: _Terms, hold: holds.PlacedHold) -> Authorization:
+    return Authorization(
+        id=hold.public_id,
+        request_id=request.request_id,
+        customer=terms.key.customer_public_id,
+        api_key_id=hold.details["api_key_id"],
+        model=hold.details["model"],
+        amount=hold.amount,
+        expires_at=hold.expires_at,
+        is_new=hold.is_new,
+    )
+
+
+def _judge(request: Request, caller: Caller, at: datetime) -> _Terms:
+    """What the request may have. Raises Refusal in the contract's order."""
     table = pricing.at_version(caller.price_book_version)
     _check_choices(request, table.catalog)
     key = caller.key
@@ -137,25 +226,7 @@ def authorize(request: Request, *, caller: Caller, at: datetime) -> Authorizatio
             "model_not_found", f"The model {request.model!r} has no price: {reason.detail}.", "model"
         ) from reason
     ttl_s = DEFAULT_TTL_S if request.ttl_seconds is None else request.ttl_seconds
-    hold = holds.place(
-        customer_id=key.customer_id,
-        request_id=request.request_id,
-        digest=_digest(request),
-        amount=amount,
-        expires_at=at + timedelta(seconds=ttl_s),
-        details={"api_key_id": key.public_id, "model": model.public_id, "customer": key.customer_public_id},
-        at=at,
-    )
-    return Authorization(
-        id=hold.public_id,
-        request_id=request.request_id,
-        customer=key.customer_public_id,
-        api_key_id=hold.details["api_key_id"],
-        model=hold.details["model"],
-        amount=hold.amount,
-        expires_at=hold.expires_at,
-        is_new=hold.is_new,
-    )
+    return _Terms(key=key, model=model.public_id, amount=amount, expires_at=at + timedelta(seconds=ttl_s))
 
 
 def _check_choices(request: Request, catalog: Catalog) -> None:

@@ -158,9 +158,7 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
     _upsert_hours(sums, quantities)
 
 
-def _upsert_hours(
-    hours: dict[HourKey, tuple[int, str, str]], quantities: dict[HourKey, dict[str, int]]
-) -> None:
+def _upsert_hours(hours: dict[HourKey, tuple[int, str, str]], quantities: dict[HourKey, dict[str, int]]) -> None:
     keys = sorted(hours)
     used = {meter for counts in quantities.values() for meter in counts}
     meters = [name for name in NAMES if name in used]

@@ -204,6 +204,11 @@ def at_version(version: int) -> PriceTable:
     return table
 
 
+def is_cached(version: int) -> bool:
+    """Whether this process has the table of a version at hand."""
+    return _cached is not None and _cached.version == version
+
+
 def load(version: int) -> PriceTable:
     """Read the whole book."""
     costs: dict[tuple[int, int], list[PriceRow]] = {}

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
-from metering import attribution, price_book, price_sets, pricing
+from metering import attribution, authorization, price_book, price_sets, pricing
 
 # The same examples on every machine, and no example is late because another program is busy.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -46,6 +46,7 @@ def _read_the_book() -> None:
 def _nothing_remembered() -> None:
     """Caches of a process outlive a rolled-back test, its rows don't."""
     attribution.forget()
+    authorization.forget()
     price_sets.forget()
     pricing._cached = _book
 

@@ -72,14 +72,9 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         asked = _read_authorization(request)
     except ApiError as error:
         fault = error
-    caller = authorization.look_up(
-        relay_token_digest=_token_digest(request), api_key_digest=secret_digest(asked.api_key if asked else "")
-    )
-    _check_caller(caller, "authorize")
-    if asked is None:
-        raise fault or invalid_request("The body could not be read.")
+    digests = _token_digest(request), secret_digest(asked.api_key if asked else "")
     try:
-        granted = authorization.authorize(asked, caller=caller, at=datetime.now(UTC))
+        granted = _authorize(asked, fault, digests, datetime.now(UTC))
     except authorization.Refusal as refusal:
         raise ApiError(_STATUS[refusal.code], refusal.code, str(refusal), param=refusal.param) from refusal
     except holds.RequestConflict as error:
@@ -109,6 +104,20 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         "expires_at": _moment(granted.expires_at),
     }
     return json_response(body, 201 if granted.is_new else 200)
+
+
+def _authorize(
+    asked: authorization.Request | None, fault: ApiError | None, digests: tuple[bytes, bytes], at: datetime
+) -> authorization.Authorization:
+    if asked is not None:
+        granted = authorization.authorize_remembered(asked, digests=digests, at=at)
+        if granted is not None:
+            return granted
+    caller = authorization.look_up(relay_token_digest=digests[0], api_key_digest=digests[1])
+    _check_caller(caller, "authorize")  # Before the body: who may not ask learns nothing of what is wrong with it.
+    if asked is None:
+        raise fault or invalid_request("The body could not be read.")
+    return authorization.authorize(asked, caller=caller, digests=digests, at=at)
 
 
 def _resolved(status: str) -> ApiError:

@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
 
 from billing import ledger
-from metering import event_store
+from metering import event_store, settlement
 from metering.models import EventKey, UsageEvent
 from tests.concurrency.racing import (
     assert_books_are_right,
@@ -48,6 +48,13 @@ def deadlocks_so_far() -> int:
     return int((row or [0])[0])
 
 
+@pytest.fixture(params=[500, 1], ids=["one transaction", "a transaction for each customer"])
+def in_transactions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of several transactions takes those customers first whose wallets nobody has locked."""
+    monkeypatch.setattr(settlement, "CUSTOMERS_PER_TRANSACTION", request.param)
+
+
+@pytest.mark.usefixtures("in_transactions")
 def test_identical_batches_at_the_same_moment_charge_once() -> None:
     payers, token = [make_payer() for _ in range(3)], Relay().token
     events = [make_event(payer) for payer in payers for _ in range(40)]
@@ -62,6 +69,7 @@ def test_identical_batches_at_the_same_moment_charge_once() -> None:
     assert_books_are_right(*(payer.customer for payer in payers))
 
 
+@pytest.mark.usefixtures("in_transactions")
 def test_the_same_ids_in_opposite_orders_on_eight_connections_reach_no_deadlock() -> None:
     payers, token = [make_payer() for _ in range(30)], Relay().token
     events = [make_event(payer) for payer in payers for _ in range(10)]
@@ -142,6 +150,59 @@ def test_without_the_wallet_s_lock_the_second_charge_meets_the_first_one_s_versi
     ]
     assert "entry_one_per_wallet_version" in message
     assert payer.balance == 50 - EXAMPLE_CHARGE
+
+
+def test_without_the_free_wallets_locks_so_it_does_and_is_tried_again_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    payer, idle, token = make_payer(), make_payer(), Relay().token
+    store, settle_locked, first_charged = event_store.store, settlement._settle_locked, Lock()
+    seen: list[str] = []
+
+    def store_once_the_other_waits(rated: list[settlement.Rated], *args: Any, **kwargs: Any) -> None:
+        if rated[0].event.customer_id == payer.customer.pk and first_charged.acquire(blocking=False):
+            wait_until(lambda: waiting_for(connection.connection))
+        store(rated, *args, **kwargs)
+
+    def settle_and_tell(*args: Any) -> settlement.Result:
+        try:
+            return settle_locked(*args)
+        except IntegrityError as error:
+            seen.append(str(error))
+            raise
+
+    monkeypatch.setattr(settlement, "CUSTOMERS_PER_TRANSACTION", 1)
+    monkeypatch.setattr(ledger, "lock_free_wallets", look_without_lock)
+    monkeypatch.setattr(event_store, "store", store_once_the_other_waits)
+    monkeypatch.setattr(settlement, "_settle_locked", settle_and_tell)
+
+    answers = at_once([sender(token, [make_event(payer), make_event(idle)]) for _ in range(2)])
+
+    assert summed(answers) == {"accepted": 4}
+    assert "entry_one_per_wallet_version" in seen[0]
+    assert payer.balance == idle.balance == 50 - 2 * EXAMPLE_CHARGE
+    assert_books_are_right(payer.customer, idle.customer)
+
+
+def test_customers_whose_wallets_are_busy_come_last_and_nobody_waits_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement, "CUSTOMERS_PER_TRANSACTION", 2)
+    payers, token = [make_payer() for _ in range(6)], Relay().token
+    events = [make_event(payer) for payer in payers for _ in range(2)]
+    busy = payers[0], payers[3]
+    with second_connection() as other:
+        other.execute(
+            "SELECT 1 FROM billing_wallet WHERE customer_id = ANY (%s) FOR UPDATE",
+            [[payer.customer.pk for payer in busy]],
+        )
+        with beside(sender(token, events)) as sending:
+            wait_until(lambda: waiting_for(other))
+            assert [payer.balance == 50 for payer in payers] == [payer in busy for payer in payers]
+            other.rollback()
+            assert summed([sending.result(30)]) == {"accepted": 12}
+    assert {payer.balance for payer in payers} == {50 - 2 * EXAMPLE_CHARGE}
+    assert_books_are_right(*(payer.customer for payer in payers))
 
 
 class TestRow30:

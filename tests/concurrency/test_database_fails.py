@@ -1,9 +1,11 @@
 """The database goes away in the middle of a batch, or refuses a row of it: rows 8, 9 and 10 of the failures."""
 
 import secrets
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import close_old_connections, connection
 
@@ -30,8 +32,30 @@ def balances(keys: list[ApiKey]) -> list[Decimal]:
     return [found[key.customer_id] for key in keys]
 
 
+def hold_up_a_wallet(other: psycopg.Connection[Any], key: ApiKey, event: dict[str, Any]) -> None:
+    other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [key.customer_id])
+
+
+def hold_up_an_event_id(other: psycopg.Connection[Any], key: ApiKey, event: dict[str, Any]) -> None:
+    other.execute(
+        "INSERT INTO metering_eventkey (customer_id, event_id, digest) VALUES (%s, %s, %s)",
+        [key.customer_id, event["id"], b"x"],
+    )
+
+
 @pytest.mark.usefixtures("committed")
-def test_a_batch_whose_database_connection_dies_is_charged_once_when_it_is_sent_again() -> None:
+@pytest.mark.parametrize(
+    ("hold_up", "settled"),
+    [
+        # Whoever's wallet is busy comes last: all the others are settled by then.
+        (hold_up_a_wallet, [True] * 700 + [False] + [True] * 499),
+        # The second of three transactions has its locks and waits for another's insert.
+        (hold_up_an_event_id, [True] * 500 + [False] * 700),
+    ],
+)
+def test_a_batch_whose_database_connection_dies_is_charged_once_when_it_is_sent_again(
+    hold_up: Callable[..., None], settled: list[bool]
+) -> None:
     """Row 8: a batch is taken off the queue before it is committed, and lost on a database error."""
     keys, token = many_customers(1200), Relay().token
     events = [make_event(api_key_id=key.public_id) for key in keys for _ in range(2)]
@@ -45,8 +69,7 @@ def test_a_batch_whose_database_connection_dies_is_charged_once_when_it_is_sent_
 
     between: list[list[Decimal]] = []
     with second_connection() as other:
-        # The second of three transactions waits for this wallet, and dies waiting.
-        other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [keys[700].customer_id])
+        hold_up(other, keys[700], events[1400])
         with beside(send_twice) as sending:
             (pid,) = wait_until(lambda: waiting_for(other))
             with connection.cursor() as cursor:
@@ -57,8 +80,10 @@ def test_a_batch_whose_database_connection_dies_is_charged_once_when_it_is_sent_
 
     assert (failed.status, failed.code) == (503, "database_unavailable")
     assert failed.headers["Retry-After"] == "1"
-    assert between == [[-2 * EXAMPLE_CHARGE] * 500 + [Decimal(0)] * 700], "whole customers, or nothing of them"
-    assert repeated.body == {"accepted": 1400, "duplicates": 1000, "parked": 0, "rejected": []}
+    charged = [-2 * EXAMPLE_CHARGE if is_settled else Decimal(0) for is_settled in settled]
+    assert between == [charged], "whole customers, or nothing of them"
+    before = 2 * sum(settled)
+    assert repeated.body == {"accepted": 2400 - before, "duplicates": before, "parked": 0, "rejected": []}
     assert set(balances(keys)) == {-2 * EXAMPLE_CHARGE}
     ids = [key.customer_id for key in keys]
     assert UsageEvent.objects.filter(customer__in=ids).count() == 2400

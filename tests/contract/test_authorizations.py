@@ -1,6 +1,8 @@
 """`POST /relay/v1/authorizations` and `…/release`, refusal by refusal, as the contract has them."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,9 +12,10 @@ import pytest
 
 from billing import holds
 from billing.models import Customer, Hold
-from metering import keys, pricing
-from metering.models import ApiKey, CustomerPlan, Model, Plan, Price
+from metering import authorization, keys, pricing
+from metering.models import ApiKey, CustomerPlan, Model, Plan, Price, RelayToken
 from relayadmin import ids
+from tests.statements import counted_statements
 from tests.world import SONNET, Answer, Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -288,6 +291,82 @@ class TestARefusalOfTheCaller:
 
     def test_a_trailing_slash_is_404_and_no_redirect(self) -> None:
         assert Relay().post("authorizations/", {}).status == 404
+
+
+def _stricter_networks(payer: Payer, _: Relay) -> None:
+    change_key(payer, allowed_networks=["203.0.113.0/24"])
+
+
+def _other_models(payer: Payer, _: Relay) -> None:
+    change_key(payer, allowed_models=[HAIKU])
+
+
+def _revoke_relay_token(_: Payer, relay: Relay) -> None:
+    RelayToken.objects.filter(digest=ids.secret_digest(relay.token)).update(revoked_at=now())
+
+
+def _narrow_relay_token(_: Payer, relay: Relay) -> None:
+    RelayToken.objects.filter(digest=ids.secret_digest(relay.token)).update(scopes=["usage"])
+
+
+class TestWhoWasGrantedSomethingBefore:
+    """The second request of a key takes one round trip; all that changed since the first counts all the same."""
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            (lambda payer, _: change_key(payer, revoked_at=now()), "invalid_api_key"),
+            (lambda payer, _: change_key(payer, expires_at=now()), "key_expired"),
+            (_stricter_networks, "ip_not_allowed"),
+            (_other_models, "model_not_allowed"),
+            (lambda payer, _: suspend(payer), "customer_suspended"),
+            (lambda payer, _: suspend(payer, "closed"), "customer_suspended"),
+            (_revoke_relay_token, "invalid_relay_token"),
+            (_narrow_relay_token, "insufficient_scope"),
+        ],
+    )
+    def test_is_refused_from_the_very_next_request_on(self, change: Callable[[Payer, Relay], None], code: str) -> None:
+        payer, relay = make_payer(), Relay()
+        assert [relay.authorize(payer).status for _ in range(2)] == [201, 201]
+        held = payer.wallet.held
+        change(payer, relay)
+        assert relay.authorize(payer).code == code
+        assert payer.wallet.held == held
+
+    def test_pays_the_new_price_and_then_the_new_plan(self) -> None:
+        payer, relay = make_payer(), Relay()
+        assert [relay.authorize(payer).body["amount"] for _ in range(2)] == ["0.011100", "0.011100"]
+        Price.objects.filter(model__public_id=SONNET, kind="charge").update(unit_price=Decimal(1))
+        pricing.bump_version()
+        assert [relay.authorize(payer).body["amount"] for _ in range(2)] == ["0.001700", "0.001700"]
+        plan = Plan.objects.create(name="partners", multiplier=Decimal(2))
+        CustomerPlan.objects.create(customer=payer.customer, plan=plan)
+        pricing.bump_version()
+        assert [relay.authorize(payer).body["amount"] for _ in range(2)] == ["0.003400", "0.003400"]
+
+    def test_is_answered_in_one_round_trip(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.authorize(payer)
+        with counted_statements() as sent:
+            assert relay.authorize(payer).status == 201
+        assert len(sent) == 1, sent
+
+    def test_a_key_that_changed_hands_in_memory_only_is_judged_by_the_database(self) -> None:
+        payer, relay = make_payer(), Relay()
+        relay.authorize(payer)
+        for digests, caller in list(authorization._remembered.items()):
+            authorization._remembered[digests] = replace(caller, state="(other)")
+        assert relay.authorize(payer).status == 201
+        assert Hold.objects.filter(customer=payer.customer).count() == 2
+
+    def test_a_replay_and_a_conflict_and_an_empty_wallet_answer_as_ever(self) -> None:
+        payer, relay = make_payer(credit="0.0222"), Relay()
+        first = relay.authorize(payer, request_id="one")
+        again = relay.authorize(payer, request_id="one")
+        assert (first.status, again.status, again.body) == (201, 200, first.body)
+        assert_error(relay.authorize(payer, request_id="one", input_tokens=1), 409, "request_id_conflict", "request_id")
+        relay.authorize(payer)
+        assert_error(relay.authorize(payer), 402, "insufficient_balance")
 
 
 class TestAMalformedBody:
