@@ -14,6 +14,7 @@ from billing.models import Customer
 from metering import pricing
 from metering.catalog import Catalog, CatalogModel
 from metering.rating import Unrateable, most_that_can_cost
+from metering.variants import is_in_us, variant_of
 from relayadmin.db import server_cursor
 
 CACHE_TTLS = ("5m", "30m", "1h", "12h")
@@ -21,6 +22,11 @@ DEFAULT_TTL_S = 900
 LARGEST_TTL_S = 86_400
 # For a model whose own maximum and context window nobody knows.
 FALLBACK_MAX_OUTPUT_TOKENS = 128_000
+_PARAMS = {
+    "unknown_service_tier": "service_tier",
+    "unknown_speed": "speed",
+    "unknown_inference_geo": "inference_geo",
+}
 
 
 class Refusal(Exception):
@@ -107,17 +113,17 @@ _AUTHORIZE = (
     "SELECT * FROM metering_authorize(%s::bytea, %s::bytea, %s::text, %s::bigint, %s::text, %s::bytea, %s::numeric,"
     " %s::timestamptz, %s::timestamptz, %s::jsonb)"
 )
-_NO_HOLD = [None] * 8
+
 _MAX_REMEMBERED = 50_000
 _Digests = tuple[bytes, bytes]
 # Who was granted something last, by the digests of relay token and API key.
 _remembered: dict[_Digests, Caller] = {}
 
 
-def look_up(*, relay_token_digest: bytes, api_key_digest: bytes) -> Caller:
+def look_up(*, digests: _Digests, at: datetime) -> Caller:
     """All that an authorization must know fresh, in one round trip; unknown keys take as long as good ones."""
     with server_cursor() as cursor:
-        cursor.execute(_AUTHORIZE, [relay_token_digest, api_key_digest, *_NO_HOLD], binary=True)
+        cursor.execute(_AUTHORIZE, [*digests, None, None, None, None, None, at, None, None], binary=True)
         row = cursor.fetchone()
     assert row is not None, "the function always returns one row"
     state, token_id, scopes, public_id, models, networks, *rest, version = row[:13]
@@ -233,11 +239,12 @@ def _check_choices(request: Request, catalog: Catalog) -> None:
     """Refuse what no request can ask for; whose key it is comes after."""
     if request.channel is not None and request.channel not in catalog.channels:
         raise Refusal("invalid_request_error", f"channel {request.channel!r} is not known here.", "channel")
-    for name in ("service_tier", "speed"):
-        if getattr(request, name) not in {None, "standard"}:
-            raise Refusal("invalid_request_error", f"{name} must be standard: nothing else has prices here.", name)
-    if request.inference_geo not in {None, "", "global", "us"}:
-        raise Refusal("invalid_request_error", "inference_geo must be us, global or absent.", "inference_geo")
+    try:
+        variant_of(request.service_tier or "", request.speed or "")
+        is_in_us(request.inference_geo or "")
+    except Unrateable as reason:
+        name = _PARAMS[reason.reason]
+        raise Refusal("invalid_request_error", f"{name} is not known here: {reason}.", name) from reason
 
 
 def _check_key(request: Request, key: KeyRow, catalog: Catalog, model_id: int | None, at: datetime) -> None:
@@ -274,14 +281,13 @@ def _most(
 ) -> Decimal:
     """The most this request can cost at the customer's prices now, in USD. Raises Unrateable."""
     channel_id = model.maker_channel_id if request.channel is None else table.catalog.channels[request.channel]
-    card = table.card(
-        model_id=model.id,
-        channel_id=channel_id,
-        plan=table.plan(plan_id),
-        at=at,
-        prompt_tokens=request.input_tokens,
-        in_us=request.inference_geo == "us",
+    asked = pricing.Asked(
+        model.id,
+        channel_id,
+        variant_of(request.service_tier or "", request.speed or ""),
+        is_in_us(request.inference_geo or ""),
     )
+    card = table.card(asked, plan=table.plan(plan_id), at=at, prompt_tokens=request.input_tokens)
     max_output = request.max_output_tokens
     if max_output is None:
         max_output = _default_max_output(model) if "output" in card.meters else 0

@@ -44,6 +44,13 @@ _TOUCHED_HOURS = f"(SELECT DISTINCT customer_id, {_HOUR} AS hour FROM {NEW_EVENT
 _EVENTS_OF_TOUCHED = """(SELECT e.* FROM touched t JOIN metering_usageevent e ON e.customer_id = t.customer_id
     AND e.occurred_at >= t.hour AND e.occurred_at < t.hour + interval '1 hour')"""
 _TOUCHED = "(SELECT h.* FROM touched t JOIN metering_usagehour h USING (customer_id, hour))"
+# The calls inside a response, with the columns of an event; the first is the request.
+_CALLS = """(
+    SELECT (part->>'model_id')::bigint AS model_id, (part->>'price_set_id')::bigint AS price_set_id,
+           (place = 1)::int AS requests, (part->>'charge')::numeric AS charge, (part->>'cost')::numeric AS cost,
+           part->'quantities' AS quantities
+    FROM jsonb_array_elements(e.parts) WITH ORDINALITY AS listed (part, place)
+)"""
 _KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
 
 
@@ -82,9 +89,10 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
         else "LEFT JOIN metering_eventkey k ON k.customer_id = e.customer_id AND k.event_id = e.event_id"
     )
     customer, number = ("customer_id", "id") if full else ("e.customer_id", "e.id")
+    source = ALL_EVENTS if full else _EVENTS_OF_TOUCHED
     return f"""{SINCE}{touched}, parts AS MATERIALIZED (
-        SELECT {customer}, hour, period, api_key_id, model_id, channel_id, price_set_id, count(e.id) AS requests,
-               sum(charge) AS charge, sum(cost) AS cost{sums},
+        SELECT {customer}, hour, period, api_key_id, model_id, channel_id, price_set_id, count(e.id) AS rows,
+               coalesce(sum(e.requests), 0) AS requests, sum(charge) AS charge, sum(cost) AS cost{sums},
                min({number}) FILTER (WHERE e.id IS NOT NULL AND (k.event_id IS DISTINCT FROM e.event_id
                    OR k.id <> e.id OR (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
                    OR charge IS DISTINCT FROM {amount("charge")}
@@ -93,8 +101,13 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
                min({number}) FILTER (WHERE e.id IS NULL AND w.parked IS NULL) AS lost
         FROM (
             SELECT customer_id, id, event_id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
-                   charge, cost, quantities{counts}
-            FROM {ALL_EVENTS if full else _EVENTS_OF_TOUCHED} e
+                   1 AS requests, charge, cost, quantities{counts}
+            FROM {source} e WHERE parts IS NULL
+            UNION ALL
+            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
+                   call.price_set_id, call.requests, call.charge, call.cost, call.quantities
+                   {counts.replace("quantities", "call.quantities")}
+            FROM {source} e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
         ) e
         LEFT JOIN {prices} USING (price_set_id) {keys}
         LEFT JOIN (
@@ -106,7 +119,7 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
         SELECT customer_id, jsonb_build_object('hour', hour, 'period', period, 'API key', api_key_id, 'model', model_id,
                    'channel', channel_id, 'price set', price_set_id) AS key,
                {figures("p", meters)} AS expected, {figures("h", NAMES)} AS found
-        FROM (SELECT * FROM parts WHERE requests > 0) p
+        FROM (SELECT * FROM parts WHERE rows > 0) p
         FULL JOIN {_ALL_HOURS if full else _TOUCHED} h USING ({_KEY})
         WHERE {" OR ".join(differ)}
     )
@@ -114,8 +127,11 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
             NULL::jsonb AS found FROM parts WHERE wrong IS NOT NULL ORDER BY wrong LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'key', customer_id, lost, NULL, NULL, NULL FROM parts WHERE lost IS NOT NULL
                ORDER BY lost LIMIT {DIFFERENCES_MAX})
+    UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM {source} e
+               WHERE parts IS NOT NULL AND (e.charge, e.cost) IS DISTINCT FROM
+                   (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) ORDER BY e.id LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'hour', customer_id, NULL, key, expected, found FROM compared LIMIT {DIFFERENCES_MAX})
-    UNION ALL SELECT 'count', coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE requests > 0), NULL, NULL, NULL
+    UNION ALL SELECT 'count', coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE rows > 0), NULL, NULL, NULL
               FROM parts"""
 
 
@@ -202,18 +218,33 @@ def _explain_event(customer_id: int, number: int) -> list[Difference]:
     if taken is None or taken.pk != number:
         found = "none" if taken is None else str(taken.pk)
         result.append(Difference(customer_id, f"number of the id of {name}", str(number), found))
-    prices = PriceSet.objects.filter(pk=event.price_set_id).first()
-    meters = prices.content["meters"] if prices is not None else {}
-    unpriced = sorted(event.quantities.keys() - meters.keys())
-    if unpriced:
-        found = ", ".join(unpriced)
-        result.append(Difference(customer_id, f"meters of {name} without a price", "none", found))
+    whole = {"price_set_id": event.price_set_id, "quantities": event.quantities}
+    shoulds = {"charge": ZERO, "cost": ZERO}
+    for call in event.parts or [whole]:
+        unpriced, amounts = _recompute(call)
+        if unpriced:
+            result.append(Difference(customer_id, f"meters of {name} without a price", "none", ", ".join(unpriced)))
+        for kind, amount in amounts.items():
+            shoulds[kind] = EXACT.add(shoulds[kind], amount)
+            if event.parts and amount != Decimal(call[kind]):
+                what = f"{kind} of the {call['kind']} in {name}"
+                result.append(Difference(customer_id, what, amount_text(amount), call[kind]))
     for kind, amount in (("charge", event.charge), ("cost", event.cost)):
-        should = ZERO
-        for meter, quantity in event.quantities.items():
-            if meter in meters:
-                price = meters[meter]
-                should = EXACT.add(should, line_amount(quantity, Decimal(price[kind]), price["per"]))
-        if should != amount:
-            result.append(Difference(customer_id, f"{kind} of {name}", amount_text(should), amount_text(amount)))
+        if shoulds[kind] != amount:
+            should = amount_text(shoulds[kind])
+            result.append(Difference(customer_id, f"{kind} of {name}", should, amount_text(amount)))
     return result or [Difference(customer_id, f"figures of {name}", "recomputed", "not recomputable")]
+
+
+def _recompute(call: dict[str, Any]) -> tuple[list[str], dict[str, Decimal]]:
+    """Meters without a price, and the amounts of the others at the prices of the call's own price set."""
+    prices = PriceSet.objects.filter(pk=call["price_set_id"]).first()
+    meters = prices.content["meters"] if prices is not None else {}
+    amounts = {"charge": ZERO, "cost": ZERO}
+    for meter, quantity in call["quantities"].items():
+        price = meters.get(meter)
+        if price is not None:
+            for kind in amounts:
+                line = line_amount(quantity, Decimal(price[kind]), price["per"])
+                amounts[kind] = EXACT.add(amounts[kind], line)
+    return sorted(call["quantities"].keys() - meters.keys()), amounts

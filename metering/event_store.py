@@ -4,11 +4,14 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from metering.ingestion import Event, mask, payload_json
 from metering.meters import NAMES
 from metering.models import EventConflict, ParkedEvent
-from metering.rating import Unrateable, amount_literal
+from metering.rating import Unrateable, amount_literal, amount_of
 from relayadmin.db import bytes_array, copy_rows, copy_text, number_array, server_cursor, text_array
+from relayadmin.money import amount_text
 
 NULL = "\\N"
 
@@ -105,6 +108,7 @@ def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> 
             f"\t{item.channel_id}\t{sets[item.card.digest]}\t{item.transfer_id or NULL}\t{item.hold_number or NULL}"
             f"\t{item.period}\t{event.moment}\t{received}\t{event.format}\t{event.status}\t{event.estimated}"
             f"\t{event.quantities_json}\t{amount_literal(item.charge_units)}\t{amount_literal(item.cost_units)}"
+            f"\t{item.account_id or NULL}\t{_parts_json(item, sets) if item.parts else NULL}"
             f"\t{copy_text(event.usage_json)}\t{metadata}"
         )
     with server_cursor() as cursor:
@@ -112,64 +116,121 @@ def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> 
             cursor,
             "metering_usageevent",
             "customer_id, id, event_id, api_key_id, model_id, channel_id, price_set_id, transfer_id, hold_id, period,"
-            " occurred_at, received_at, format, status, estimated, quantities, charge, cost, usage, metadata",
+            " occurred_at, received_at, format, status, estimated, quantities, charge, cost, upstream_account_id,"
+            " parts, usage, metadata",
             rows,
         )
+
+
+def _parts_json(item: "Rated", sets: dict[bytes, int]) -> str:
+    parts = [
+        {
+            "kind": part.kind,
+            "model_id": part.model_id,
+            "price_set_id": sets[part.card.digest],
+            "quantities": part.quantities,
+            "charge": amount_text(amount_of(part.charge_units)),
+            "cost": amount_text(amount_of(part.cost_units)),
+        }
+        for part in item.parts
+    ]
+    return copy_text(msgspec.json.encode(parts).decode())
 
 
 HourKey = tuple[int, int, date, int, int, int, int]
 
 
 def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
-    """Add events to the hourly usage, in key order, in one statement."""
-    groups: dict[HourKey, list[Rated]] = {}
+    """Add events to the hourly usage, in key order, in one statement.
+
+    Each call inside a response counts under its own model and prices; the response is one request, its first call's.
+    """
+    hours: dict[HourKey, _Hour] = {}
     for item in rated:
-        event = item.event
-        key = (
-            event.customer_id,
-            event.epoch_s // 3600,
-            item.period,
-            event.api_key_pk,
-            item.model_id,
-            item.channel_id,
-            sets[item.card.digest],
-        )
-        group = groups.get(key)
-        if group is None:
-            groups[key] = [item]
-        else:
-            group.append(item)
-    sums: dict[HourKey, tuple[int, str, str]] = {}
-    quantities: dict[HourKey, dict[str, int]] = {}
-    for key, group in groups.items():
-        first = group[0]
-        if len(group) == 1:
-            sums[key] = (1, amount_literal(first.charge_units), amount_literal(first.cost_units))
-            quantities[key] = first.event.usage.quantities
-            continue
-        charge, cost, counts = first.charge_units, first.cost_units, first.event.usage.quantities.copy()
-        for item in group[1:]:
-            charge += item.charge_units
-            cost += item.cost_units
-            for meter, quantity in item.event.usage.quantities.items():
-                counts[meter] = counts.get(meter, 0) + quantity
-        sums[key] = (len(group), amount_literal(charge), amount_literal(cost))
-        quantities[key] = counts
-    _upsert_hours(sums, quantities)
+        if not item.parts:
+            _add_to_hour(
+                hours,
+                item,
+                item.model_id,
+                sets[item.card.digest],
+                item.event.usage.quantities,
+                1,
+                item.charge_units,
+                item.cost_units,
+            )
+        requests = 1
+        for part in item.parts:
+            _add_to_hour(
+                hours,
+                item,
+                part.model_id,
+                sets[part.card.digest],
+                part.quantities,
+                requests,
+                part.charge_units,
+                part.cost_units,
+            )
+            requests = 0
+    _upsert_hours(hours)
 
 
-def _upsert_hours(hours: dict[HourKey, tuple[int, str, str]], quantities: dict[HourKey, dict[str, int]]) -> None:
+class _Hour(msgspec.Struct, gc=False):
+    """What is added to one row of the hourly usage; amounts in units of 10⁻¹⁵ USD."""
+
+    quantities: dict[str, int]
+    requests: int
+    charge: int
+    cost: int
+    is_shared: bool = True  # the quantities are an event's own, not to be added to
+
+
+def _add_to_hour(
+    hours: dict[HourKey, _Hour],
+    item: "Rated",
+    model_id: int,
+    price_set_id: int,
+    quantities: dict[str, int],
+    requests: int,
+    charge: int,
+    cost: int,
+) -> None:
+    event = item.event
+    key = (
+        event.customer_id,
+        event.epoch_s // 3600,
+        item.period,
+        event.api_key_pk,
+        model_id,
+        item.channel_id,
+        price_set_id,
+    )
+    hour = hours.get(key)
+    if hour is None:
+        hours[key] = _Hour(quantities, requests, charge, cost)
+        return
+    if hour.is_shared:
+        hour.quantities, hour.is_shared = hour.quantities.copy(), False
+    for meter, quantity in quantities.items():
+        hour.quantities[meter] = hour.quantities.get(meter, 0) + quantity
+    hour.requests += requests
+    hour.charge += charge
+    hour.cost += cost
+
+
+def _upsert_hours(hours: dict[HourKey, _Hour]) -> None:
     keys = sorted(hours)
-    used = {meter for counts in quantities.values() for meter in counts}
+    added = [hours[key] for key in keys]
+    used = {meter for hour in added for meter in hour.quantities}
     meters = [name for name in NAMES if name in used]
     columns = ["customer_id", "hour", "period", "api_key_id", "model_id", "channel_id", "price_set_id"]
     sums = ["requests", "charge", "cost", *meters]
     types = ["bigint", "bigint", "date", "bigint", "bigint", "bigint", "bigint", "bigint", "numeric", "numeric"]
     types += ["numeric"] * len(meters)
-    counts = [quantities[key] for key in keys]
     arrays = [number_array(column) for column in zip(*keys, strict=True)]
-    arrays += [number_array(column) for column in zip(*(hours[key] for key in keys), strict=True)]
-    arrays += [number_array([count.get(meter, 0) for count in counts]) for meter in meters]
+    arrays += [number_array([hour.requests for hour in added])]
+    arrays += [number_array([amount_literal(hour.charge) for hour in added])]
+    arrays += [number_array([amount_literal(hour.cost) for hour in added])]
+    arrays += [number_array([hour.quantities.get(meter, 0) for hour in added]) for meter in meters]
     selected = ", ".join("to_timestamp(hour * 3600)" if name == "hour" else name for name in columns + sums)
     names = ", ".join(columns + sums)
     with server_cursor() as cursor:

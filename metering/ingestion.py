@@ -62,6 +62,7 @@ class _Wire(msgspec.Struct, gc=False):
     more: bool = False
     metadata: msgspec.Raw = msgspec.Raw(b"null")
     replaces: str | None = None
+    upstream_account: str | None = None
 
 
 class Event(msgspec.Struct, gc=False):
@@ -86,6 +87,7 @@ class Event(msgspec.Struct, gc=False):
     usage_json: str
     metadata_json: str | None
     replaces: str | None = None
+    upstream_account: str | None = None
     # Known once the key is attributed:
     api_key_pk: int = 0
     customer_id: int = 0
@@ -291,6 +293,7 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False, has_escapes: bool =
         usage_json,
         metadata_json,
         wire.replaces,
+        wire.upstream_account,
     )
 
 
@@ -307,6 +310,7 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
     _check_name("api_key_id", wire.api_key_id)
     _check_name("channel", wire.channel)
     _check_name("replaces", wire.replaces)
+    _check_name("upstream_account", wire.upstream_account)
     if metadata_json is not None:
         if len(memoryview(wire.metadata)) > MAX_METADATA_BYTES:
             raise _Invalid("invalid_event", "metadata has at most 4 KiB")
@@ -376,6 +380,12 @@ def event_digest(event: Event) -> bytes:
     )
     if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
         content += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"
+    if usage.parts:
+        content += f"\x1fparts{_encode(usage.parts).decode()}"
+    if event.upstream_account is not None:
+        content += f"\x1faccount{event.upstream_account}"
+    if event.replaces is not None:
+        content += f"\x1freplaces{event.replaces}"
     return blake2b(content.encode(), digest_size=16).digest()
 
 
@@ -395,6 +405,7 @@ def payload(event: Event) -> dict[str, Any]:
         "usage": msgspec.Raw(event.usage_json.encode()),
         "metadata": None if event.metadata_json is None else msgspec.Raw(event.metadata_json.encode()),
         "replaces": event.replaces,
+        "upstream_account": event.upstream_account,
     }
 
 

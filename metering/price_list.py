@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import NamedTuple
 
+from django.db.models import F, Q
+
 from metering.meters import NAMES, PER_MILLION
 from metering.models import CustomerPlan
-from metering.pricing import PlanTerms, PriceRow, PriceTable, rows_in_force
-from relayadmin.money import EXACT, to_unit_price
+from metering.plan_terms import PlanTerms, Rule, best_rule, charge_price
+from metering.pricing import PriceRow, PriceTable, best_rows, rows_in_force
 
 _PLACES = {name: place for place, name in enumerate(NAMES)}
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 _RATIO = Context(prec=6, rounding=ROUND_HALF_UP)
 
 
@@ -19,6 +22,7 @@ class PriceKey(NamedTuple):
     """Where a price stands in the list."""
 
     model: str
+    variant: str
     meter_place: int
     above_prompt_tokens: int
     begins: str
@@ -32,6 +36,7 @@ class ListedPrice:
 
     key: PriceKey
     model: str
+    variant: str
     meter: str
     unit_price: Decimal
     per: int
@@ -43,9 +48,11 @@ class ListedPrice:
     multiplier_of_input: Decimal | None
 
 
-def terms_of(customer_id: int, table: PriceTable) -> PlanTerms:
-    """A customer's plan."""
-    return table.plan(CustomerPlan.objects.filter(customer_id=customer_id).values_list("plan_id", flat=True).first())
+def terms_of(customer_id: int, table: PriceTable, *, at: datetime) -> PlanTerms:
+    """A customer's plan now."""
+    begun = CustomerPlan.objects.filter(Q(effective_from=None) | Q(effective_from__lte=at), customer_id=customer_id)
+    latest = begun.order_by(F("effective_from").desc(nulls_last=True))
+    return table.plan(latest.values_list("plan_id", flat=True).first())
 
 
 def price_list(
@@ -64,7 +71,7 @@ def price_list(
             continue
         found += (
             price
-            for price in _prices_of(public_id, table.charges[number], plan, at)
+            for price in sorted(_prices_of(table, number, plan, at), key=lambda price: price.key)
             if after is None or price.key > after
         )
         if len(found) >= limit:
@@ -87,34 +94,56 @@ def _models(table: PriceTable, model_id: int | None) -> list[tuple[str, int]]:
     return sorted((table.catalog.models[number].public_id, number) for number in wanted)
 
 
-def _prices_of(public_id: str, rows: tuple[PriceRow, ...], plan: PlanTerms, at: datetime) -> Iterator[ListedPrice]:
-    live = rows_in_force(rows, at)
-    for key, row in sorted((_key(public_id, row), row) for row in live):
-        price = _own(row, plan)
-        plain = _input_beside(row, live, at)
-        yield ListedPrice(
-            key=key,
-            model=public_id,
-            meter=row.meter,
-            unit_price=price,
-            per=row.per,
-            above_prompt_tokens=row.above_prompt_tokens,
-            effective_from=row.effective_from,
-            effective_until=row.effective_until,
-            daily_from=row.daily_from,
-            daily_until=row.daily_until,
-            multiplier_of_input=_ratio(price, _own(plain, plan)) if plain is not None else None,
-        )
+def _prices_of(table: PriceTable, number: int, plan: PlanTerms, at: datetime) -> Iterator[ListedPrice]:
+    """Every price of a model, divided where a rule of the plan begins or ends; rules for one channel only left out."""
+    model = table.catalog.models[number]
+    rules = tuple(
+        rule for rule in plan.rules_for(number, model.public_id, model.maker_channel_id) if rule.channel_id is None
+    )
+    live = rows_in_force(table.charges[number], at)
+    for row in live:
+        ends, covering = row.effective_until, [rule for rule in rules if rule.covers(row.meter)]
+        bounds = {bound for rule in covering for bound in (rule.effective_from, rule.effective_until) if bound}
+        inside = sorted(bound for bound in bounds if bound > _begins(row, at) and (ends is None or bound < ends))
+        begins = [row.effective_from, *inside]
+        if any(bound <= at for bound in bounds) and not (row.effective_from and row.effective_from > at):
+            begins[0] = max([bound for bound in bounds if bound <= at] + [row.effective_from or _BEGINNING])
+        for start, end in zip(begins, [*inside, ends], strict=True):
+            moment = at if start is None else max(at, start)
+            price = _own(row, live, plan, rules, moment)
+            plain = _input_beside(row, live, moment)
+            yield ListedPrice(
+                key=_key(model.public_id, row, start),
+                model=model.public_id,
+                variant=row.variant,
+                meter=row.meter,
+                unit_price=price,
+                per=row.per,
+                above_prompt_tokens=row.above_prompt_tokens,
+                effective_from=start,
+                effective_until=end,
+                daily_from=row.daily_from,
+                daily_until=row.daily_until,
+                multiplier_of_input=None if plain is None else _ratio(price, _own(plain, live, plan, rules, moment)),
+            )
 
 
-def _key(public_id: str, row: PriceRow) -> PriceKey:
-    begins = "" if row.effective_from is None else row.effective_from.isoformat()
+def _key(public_id: str, row: PriceRow, start: datetime | None) -> PriceKey:
+    begins = "" if start is None else start.isoformat()
     window = "" if row.daily_from is None else row.daily_from.isoformat()
-    return PriceKey(public_id, _PLACES[row.meter], row.above_prompt_tokens, begins, window, row.id)
+    return PriceKey(public_id, row.variant, _PLACES[row.meter], row.above_prompt_tokens, begins, window, row.id)
 
 
-def _own(row: PriceRow, plan: PlanTerms) -> Decimal:
-    return to_unit_price(EXACT.multiply(row.unit_price, plan.multiplier))
+def _own(
+    row: PriceRow, live: Sequence[PriceRow], plan: PlanTerms, rules: tuple[Rule, ...], moment: datetime
+) -> Decimal:
+    """The plan's price of a row at a moment."""
+    rule = best_rule(rules, row.meter, moment)
+    standard: dict[str, Decimal] = {}
+    if rule is not None and rule.unit_price is not None:
+        plain = best_rows([("charge", other) for other in live], "", moment, 0)
+        standard = {meter: other.unit_price for (_, meter), other in plain.items()}
+    return charge_price(plan, rule, row.meter, row.unit_price, standard)
 
 
 def _begins(row: PriceRow, at: datetime) -> datetime:
@@ -131,6 +160,7 @@ def _input_beside(row: PriceRow, live: Sequence[PriceRow], at: datetime) -> Pric
         other
         for other in live
         if other.meter == "input"
+        and other.variant in {"", row.variant}
         and other.above_prompt_tokens <= row.above_prompt_tokens
         and _begins(other, at) <= moment
         and (other.effective_until is None or other.effective_until > moment)

@@ -2,29 +2,32 @@
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
+from django.db.models import F
 
 from metering.catalog import Catalog
 from metering.meters import PER_MILLION
-from metering.models import Plan, Price
+from metering.models import Plan, PlanPolicy, PlanRule, Price, UpstreamAccount, UpstreamTerms
+from metering.plan_terms import KNOWN, PlanTerms, Policy, Rule, best_rule, charge_price, is_charged
 from metering.rating import MeterPrice, RateCard, Unrateable
 from relayadmin.db import server_cursor
-from relayadmin.money import EXACT, to_unit_price
+from relayadmin.money import EXACT, ZERO, to_unit_price
 
 LIST_PLAN = "list"
 
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """A price as the book has it; None bounds are open."""
+    """A price as the book has it; None bounds are open, the variant "" is the standard."""
 
     id: int
+    variant: str
     meter: str
     above_prompt_tokens: int
     unit_price: Decimal
@@ -44,9 +47,9 @@ class PriceRow:
         return self.daily_from is None or _in_window(at.time(), self.daily_from, self.daily_until or time.min)
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """Of several rows that hold, a window of the day wins, then the highest tier."""
-        return (self.daily_from is not None, self.above_prompt_tokens)
+    def rank(self) -> tuple[bool, bool, int]:
+        """Of several rows that hold, the variant's own wins, then a window of the day, then the highest tier."""
+        return (bool(self.variant), self.daily_from is not None, self.above_prompt_tokens)
 
 
 def _in_window(now: time, start: time, end: time) -> bool:
@@ -54,22 +57,46 @@ def _in_window(now: time, start: time, end: time) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanTerms:
-    """What a plan makes of a list price."""
+class Account:
+    """An upstream account: where it is, and (from when on, multiplier of the channel's prices) in order."""
 
     id: int
     name: str
-    multiplier: Decimal
+    channel_id: int
+    terms: tuple[tuple[datetime | None, Decimal], ...]
+
+    def multiplier(self, at: datetime) -> Decimal:
+        held = [multiplier for begins, multiplier in self.terms if begins is None or begins <= at]
+        return held[-1] if held else Decimal(1)
+
+
+class Asked(NamedTuple):
+    """What of a request chooses its prices, beside its moment and the size of its prompt.
+
+    `charged` is what of it the plan charges: known, input or nothing; `status` says why it is not all.
+    """
+
+    model_id: int
+    channel_id: int
+    variant: str = ""
+    in_us: bool = False
+    account_id: int | None = None
+    charged: str = KNOWN
+    status: str = "completed"
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where a model's prices on a channel change: between these marks one card holds."""
+    """Where the prices of a model on a channel under a plan change: between these marks one card holds."""
 
     rows: tuple[tuple[str, PriceRow], ...]
+    rules: tuple[Rule, ...]
     moments: tuple[datetime, ...]
     tiers: tuple[int, ...]
     times: tuple[time, ...]
+
+
+_GridKey = tuple[int, int, int, int | None]
 
 
 @dataclass(frozen=True)
@@ -82,26 +109,34 @@ class PriceTable:
     list_plan: PlanTerms
     costs: dict[tuple[int, int], tuple[PriceRow, ...]]
     charges: dict[int, tuple[PriceRow, ...]]
-    _grids: dict[tuple[int, int], _Grid] = field(default_factory=dict, repr=False)
+    accounts: dict[int, Account] = field(default_factory=dict)
+    _grids: dict[_GridKey, _Grid] = field(default_factory=dict, repr=False)
     _cards: dict[tuple[object, ...], RateCard] = field(default_factory=dict, repr=False)
     # Of models whose prices change neither with time nor with the prompt's size.
-    _only_cards: dict[tuple[int, int, int, bool], RateCard] = field(default_factory=dict, repr=False)
+    _only_cards: dict[tuple[int, Asked], RateCard] = field(default_factory=dict, repr=False)
+    _accounts_by_name: dict[str, Account] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_accounts_by_name", {account.name: account for account in self.accounts.values()})
 
     def plan(self, plan_id: int | None) -> PlanTerms:
         """A customer's plan; None is `list`."""
         return self.list_plan if plan_id is None else self.plans[plan_id]
 
-    def card(
-        self, *, model_id: int, channel_id: int, plan: PlanTerms, at: datetime, prompt_tokens: int, in_us: bool = False
-    ) -> RateCard:
+    def account(self, name: str) -> Account | None:
+        """An upstream account by the name that relays report."""
+        return self._accounts_by_name.get(name)
+
+    def card(self, asked: Asked, *, plan: PlanTerms, at: datetime, prompt_tokens: int) -> RateCard:
         """The prices that hold for one request. Raises Unrateable (`no_price`)."""
-        line = (model_id, channel_id, plan.id, in_us)
+        line = (plan.id, asked)
         card = self._only_cards.get(line)
         if card is not None:
             return card
-        grid = self._grids.get((model_id, channel_id))
+        grid_key = (asked.model_id, asked.channel_id, plan.id, asked.account_id)
+        grid = self._grids.get(grid_key)
         if grid is None:
-            grid = self._grids[model_id, channel_id] = self._make_grid(model_id, channel_id)
+            grid = self._grids[grid_key] = self._make_grid(asked, plan)
         key = (
             line,
             bisect_right(grid.moments, at),
@@ -110,64 +145,80 @@ class PriceTable:
         )
         card = self._cards.get(key)
         if card is None:
-            card = self._make_card(grid, model_id, channel_id, plan, at, prompt_tokens, in_us)
+            card = self._make_card(grid, asked, plan, at, prompt_tokens)
             self._cards[key] = card
         if not (grid.moments or grid.tiers or grid.times):
             self._only_cards[line] = card
         return card
 
-    def _make_grid(self, model_id: int, channel_id: int) -> _Grid:
-        costs = self.costs.get((model_id, channel_id))
-        charges = self.charges.get(model_id)
+    def _make_grid(self, asked: Asked, plan: PlanTerms) -> _Grid:
+        costs = self.costs.get((asked.model_id, asked.channel_id))
+        charges = self.charges.get(asked.model_id)
         if not costs or not charges:
-            raise Unrateable(
-                "no_price",
-                f"{self.catalog.models[model_id].public_id} has no price on {self.catalog.channel_names[channel_id]}",
-            )
+            raise Unrateable("no_price", f"{self._names(asked)} has no price")
         rows = costs + charges
-        moments = {bound for row in rows for bound in (row.effective_from, row.effective_until) if bound is not None}
+        rules = plan.rules_for(asked.model_id, self.catalog.models[asked.model_id].public_id, asked.channel_id)
+        bounds = [(row.effective_from, row.effective_until) for row in rows]
+        bounds += [(rule.effective_from, rule.effective_until) for rule in rules]
+        if asked.account_id is not None:
+            bounds += [(begins, None) for begins, _ in self.accounts[asked.account_id].terms]
         times = {bound for row in rows for bound in (row.daily_from, row.daily_until) if bound is not None}
         return _Grid(
             rows=tuple(("cost", row) for row in costs) + tuple(("charge", row) for row in charges),
-            moments=tuple(sorted(moments)),
+            rules=rules,
+            moments=tuple(sorted({bound for pair in bounds for bound in pair if bound is not None})),
             tiers=tuple(sorted({row.above_prompt_tokens for row in rows} - {0})),
             times=tuple(sorted(times)),
         )
 
-    def _make_card(
-        self,
-        grid: _Grid,
-        model_id: int,
-        channel_id: int,
-        plan: PlanTerms,
-        at: datetime,
-        prompt_tokens: int,
-        in_us: bool,
-    ) -> RateCard:
-        best: dict[tuple[str, str], PriceRow] = {}
-        for kind, row in grid.rows:
-            if row.holds(at, prompt_tokens):
-                held = best.get((kind, row.meter))
-                if held is None or row.rank > held.rank:
-                    best[kind, row.meter] = row
-        model = self.catalog.models[model_id]
-        geo = Decimal(model.us_multiplier) if in_us else Decimal(1)
-        meters = {}
+    def _names(self, asked: Asked) -> str:
+        return f"{self.catalog.models[asked.model_id].public_id} on {self.catalog.channel_names[asked.channel_id]}"
+
+    def _make_card(self, grid: _Grid, asked: Asked, plan: PlanTerms, at: datetime, prompt_tokens: int) -> RateCard:
+        best = best_rows(grid.rows, asked.variant, at, prompt_tokens)
+        if asked.variant and {row.variant for (kind, _), row in best.items() if kind == "cost"} <= {""}:
+            raise Unrateable("no_price", f"{self._names(asked)} has no {asked.variant} price")
+        # A fixed price takes the place of what a standard request with a short prompt has on the list.
+        fixes = any(rule.unit_price is not None for rule in grid.rules)
+        plain = best_rows(grid.rows, "", at, 0) if fixes else {}
+        standard = {meter: row.unit_price for (kind, meter), row in plain.items() if kind == "charge"}
+        geo = Decimal(self.catalog.models[asked.model_id].us_multiplier) if asked.in_us else Decimal(1)
+        contract = Decimal(1) if asked.account_id is None else self.accounts[asked.account_id].multiplier(at)
+        meters, rules = {}, {}
         for (kind, meter), cost in sorted(best.items()):
-            charge = best.get(("charge", meter))
-            if kind != "cost" or charge is None:
+            listed = best.get(("charge", meter))
+            if kind != "cost" or listed is None:
                 continue
             factor = geo if cost.per == PER_MILLION else Decimal(1)
+            rule = best_rule(grid.rules, meter, at)
+            charge = ZERO
+            if is_charged(meter, asked.charged):
+                charge = EXACT.multiply(charge_price(plan, rule, meter, listed.unit_price, standard), factor)
             meters[meter] = MeterPrice(
-                charge=to_unit_price(EXACT.multiply(EXACT.multiply(charge.unit_price, plan.multiplier), factor)),
-                cost=to_unit_price(EXACT.multiply(cost.unit_price, factor)),
+                charge=to_unit_price(charge),
+                cost=to_unit_price(EXACT.multiply(EXACT.multiply(cost.unit_price, factor), contract)),
                 per=cost.per,
-                charge_price_id=charge.id,
+                charge_price_id=listed.id,
                 cost_price_id=cost.id,
             )
-        content = {
-            "model": model.public_id,
-            "channel": self.catalog.channel_names[channel_id],
+            rules[meter] = None if rule is None else rule.id
+        content = self._content(asked, plan, meters, rules, geo, contract)
+        digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
+        return RateCard(meters=meters, digest=digest, content=content)
+
+    def _content(
+        self,
+        asked: Asked,
+        plan: PlanTerms,
+        meters: Mapping[str, MeterPrice],
+        rules: Mapping[str, int | None],
+        geo: Decimal,
+        contract: Decimal,
+    ) -> dict[str, object]:
+        """What is kept of a card: enough to explain every amount by it."""
+        content: dict[str, object] = {
+            "model": self.catalog.models[asked.model_id].public_id,
+            "channel": self.catalog.channel_names[asked.channel_id],
             "plan": plan.name,
             "meters": {
                 meter: {
@@ -176,12 +227,34 @@ class PriceTable:
                     "per": price.per,
                     "charge_price": price.charge_price_id,
                     "cost_price": price.cost_price_id,
+                    "rule": rules[meter],
                 }
                 for meter, price in meters.items()
             },
         }
-        digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
-        return RateCard(meters=meters, digest=digest, content=content)
+        if asked.variant:
+            content["variant"] = asked.variant
+        if geo != 1:
+            content["geo"] = format(geo.normalize(), "f")
+        if asked.account_id is not None:
+            content["account"] = self.accounts[asked.account_id].name
+            content["contract"] = format(contract.normalize(), "f")
+        if asked.charged != KNOWN:
+            content["waived"] = {"status": asked.status, "charged": asked.charged}
+        return content
+
+
+def best_rows(
+    rows: Iterable[tuple[str, PriceRow]], variant: str, at: datetime, prompt_tokens: int
+) -> dict[tuple[str, str], PriceRow]:
+    """By (kind, meter) the row that holds; a variant's own before the standard, which holds where it has none."""
+    best: dict[tuple[str, str], PriceRow] = {}
+    for kind, row in rows:
+        if row.variant in {"", variant} and row.holds(at, prompt_tokens):
+            held = best.get((kind, row.meter))
+            if held is None or row.rank > held.rank:
+                best[kind, row.meter] = row
+    return best
 
 
 _cached: PriceTable | None = None
@@ -218,6 +291,7 @@ def load(version: int) -> PriceTable:
         "channel_id",
         "model_id",
         "id",
+        "variant",
         "meter",
         "above_prompt_tokens",
         "unit_price",
@@ -234,7 +308,7 @@ def load(version: int) -> PriceTable:
         else:
             assert channel_id is not None
             costs.setdefault((model_id, channel_id), []).append(row)
-    plans = {plan.pk: PlanTerms(plan.pk, plan.name, plan.multiplier) for plan in Plan.objects.all()}
+    plans = _plans()
     return PriceTable(
         version=version,
         catalog=Catalog.load(),
@@ -242,7 +316,36 @@ def load(version: int) -> PriceTable:
         list_plan=next(plan for plan in plans.values() if plan.name == LIST_PLAN),
         costs={key: tuple(value) for key, value in costs.items()},
         charges={key: tuple(value) for key, value in charges.items()},
+        accounts=_accounts(),
     )
+
+
+def _plans() -> dict[int, PlanTerms]:
+    rules: dict[int, list[Rule]] = {}
+    columns = tuple(Rule.__dataclass_fields__)
+    for plan_id, *rule in PlanRule.objects.order_by("id").values_list("plan_id", *columns):
+        rules.setdefault(plan_id, []).append(Rule(*rule))
+    policies: dict[int, list[Policy]] = {}
+    begun = F("effective_from").asc(nulls_first=True)
+    for row in PlanPolicy.objects.order_by(begun):
+        policies.setdefault(row.plan_id, []).append(Policy(row.effective_from, row.aborted, row.failed))
+    return {
+        number: PlanTerms(number, name, multiplier, tuple(rules.get(number, ())), tuple(policies.get(number, ())))
+        for number, name, multiplier in Plan.objects.values_list("id", "name", "multiplier")
+    }
+
+
+def _accounts() -> dict[int, Account]:
+    terms: dict[int, list[tuple[datetime | None, Decimal]]] = {}
+    begun = F("effective_from").asc(nulls_first=True)
+    for number, begins, multiplier in UpstreamTerms.objects.order_by(begun).values_list(
+        "account_id", "effective_from", "multiplier"
+    ):
+        terms.setdefault(number, []).append((begins, multiplier))
+    return {
+        number: Account(number, name, channel_id, tuple(terms.get(number, ())))
+        for number, name, channel_id in UpstreamAccount.objects.values_list("id", "name", "channel_id")
+    }
 
 
 def bump_version() -> None:

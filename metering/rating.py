@@ -70,16 +70,16 @@ def amount_literal(units: int) -> str:
 
 def rate(usage: Usage, card: RateCard) -> tuple[Decimal, Decimal]:
     """The (charge, cost) of one event in USD. Raises Unrateable (`no_price`) for a meter that the card lacks."""
-    charge, cost = rate_in_units(usage, card)
+    charge, cost = rate_in_units(usage.quantities, card)
     return amount_of(charge), amount_of(cost)
 
 
-def rate_in_units(usage: Usage, card: RateCard) -> tuple[int, int]:
-    """The (charge, cost) of one event in units of 10⁻¹⁵ USD. Raises Unrateable (`no_price`) as `rate` does."""
+def rate_in_units(quantities: Mapping[str, int], card: RateCard) -> tuple[int, int]:
+    """The (charge, cost) of quantities by meter, in units of 10⁻¹⁵ USD. Raises Unrateable as `rate` does."""
     charge = cost = 0
     per_one = card.per_one
     try:
-        for meter, quantity in usage.quantities.items():
+        for meter, quantity in quantities.items():
             charge_one, cost_one = per_one[meter]
             charge += quantity * charge_one
             cost += quantity * cost_one

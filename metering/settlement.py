@@ -18,8 +18,10 @@ from billing import credits, holds, ledger
 from billing.periods import billing_period, month_of
 from metering import event_store, price_sets, pricing
 from metering.ingestion import Event, chunks, event_digest
-from metering.pricing import PlanTerms, PriceTable
+from metering.plan_terms import KNOWN, PlanTerms
+from metering.pricing import Account, Asked, PriceTable
 from metering.rating import RateCard, Unrateable, amount_of, rate_in_units
+from metering.variants import is_in_us, variant_of
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
 
@@ -43,8 +45,22 @@ class Result:
         self.culprits += other.culprits
 
 
+class RatedPart(msgspec.Struct, frozen=True, gc=False):
+    """One of several calls inside a response, by its own model's prices; amounts in units of 10⁻¹⁵ USD."""
+
+    kind: str
+    model_id: int
+    card: RateCard
+    quantities: dict[str, int]
+    charge_units: int
+    cost_units: int
+
+
 class Rated(msgspec.Struct, gc=False):
-    """An event with its price, in units of 10⁻¹⁵ USD, and the billing period it belongs to."""
+    """An event with its price, in units of 10⁻¹⁵ USD, and the billing period it belongs to.
+
+    Where the response held several calls, `parts` adds up to the amounts, and model and card are the first's.
+    """
 
     event: Event
     model_id: int
@@ -53,8 +69,15 @@ class Rated(msgspec.Struct, gc=False):
     charge_units: int
     cost_units: int
     period: date
+    account_id: int | None = None
+    parts: tuple[RatedPart, ...] = ()
     hold_number: int | None = None
     transfer_id: int | None = None
+
+    @property
+    def cards(self) -> tuple[RateCard, ...]:
+        """Every card it was rated at."""
+        return tuple(part.card for part in self.parts) or (self.card,)
 
 
 def settle(events: Sequence[Event], *, at: datetime) -> Result:
@@ -137,11 +160,11 @@ def rateable(events: Sequence[Event], *, at: datetime) -> list[Event]:
     """Those waiting events that could be rated now; judged without a lock, to leave the others alone cheaply."""
     if not events:
         return []
-    table, zone, plans = _terms(sorted({event.customer_id for event in events}))
+    terms = _terms(sorted({event.customer_id for event in events}))
     ready = []
     for event in events:
         try:
-            _rate_one(event, table, table.plan(plans.get(event.customer_id)), zone, None, at)
+            _rate_one(event, terms, None, at)
         except Unrateable:
             continue
         ready.append(event)
@@ -179,20 +202,35 @@ def _rate_all(
 ) -> tuple[list[Rated], list[tuple[Event, Unrateable]]]:
     if not events:
         return [], []
-    table, zone, plans = _terms(sorted({event.customer_id for event in events}))
+    terms = _terms(sorted({event.customer_id for event in events}))
     rated: list[Rated] = []
     parked: list[tuple[Event, Unrateable]] = []
     for event in events:
         try:
-            plan = table.plan(plans.get(event.customer_id))
-            rated.append(_rate_one(event, table, plan, zone, wallets[event.customer_id].closed_through, at))
+            rated.append(_rate_one(event, terms, wallets[event.customer_id].closed_through, at))
         except Unrateable as reason:
             parked.append((event, reason))
     return rated, parked
 
 
-def _terms(customer_ids: list[int]) -> tuple[PriceTable, ZoneInfo, dict[int, int]]:
-    """The price table, the operator's time zone and the customers' plans, as this transaction sees them now."""
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What this transaction rates by: prices, the operator's time zone, and customers' plans in the order of time."""
+
+    table: PriceTable
+    zone: ZoneInfo
+    plans: dict[int, list[tuple[datetime | None, int]]]
+
+    def plan(self, customer_id: int, at: datetime) -> PlanTerms:
+        """The plan that a customer was on at a moment."""
+        number = None
+        for begins, plan_id in self.plans.get(customer_id, ()):
+            if begins is None or begins <= at:
+                number = plan_id
+        return self.table.plan(number)
+
+
+def _terms(customer_ids: list[int]) -> _Terms:
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT (SELECT version FROM metering_pricebookversion WHERE id = 1),"
@@ -201,58 +239,99 @@ def _terms(customer_ids: list[int]) -> tuple[PriceTable, ZoneInfo, dict[int, int
         )
         version, zone = cursor.fetchone() or (0, "UTC")
         cursor.execute(
-            "SELECT customer_id, plan_id FROM metering_customerplan WHERE customer_id = ANY (%s::bigint[])",
+            "SELECT customer_id, effective_from, plan_id FROM metering_customerplan"
+            " WHERE customer_id = ANY (%s::bigint[]) ORDER BY effective_from NULLS FIRST",
             [number_array(customer_ids)],
             binary=True,
         )
-        plans = dict(cursor.fetchall())
-    return pricing.at_version(version), ZoneInfo(zone), plans
+        plans: dict[int, list[tuple[datetime | None, int]]] = {}
+        for customer_id, begins, plan_id in cursor.fetchall():
+            plans.setdefault(customer_id, []).append((begins, plan_id))
+    return _Terms(pricing.at_version(version), ZoneInfo(zone), plans)
 
 
-def _rate_one(
-    event: Event, table: PriceTable, plan: PlanTerms, zone: ZoneInfo, closed_through: date | None, at: datetime
-) -> Rated:
+def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: datetime) -> Rated:
     """Price one event at its own moment. Raises Unrateable with the reason to park it."""
-    catalog = table.catalog
-    model_id = catalog.resolve(event.model)
-    if model_id is None:
-        raise Unrateable("unknown_model", f"no model or alias is called {event.model!r}")
-    channel_id = catalog.models[model_id].maker_channel_id
+    table, usage = terms.table, event.usage
+    model_id = _model(table, event.model)
+    account = _account(table, event)
     if event.channel is not None:
-        named = catalog.channels.get(event.channel)
+        named = table.catalog.channels.get(event.channel)
         if named is None:
             raise Unrateable("unknown_channel", f"no channel is called {event.channel!r}")
+        if account is not None and account.channel_id != named:
+            raise Unrateable(
+                "unknown_upstream_account", f"the account {account.name!r} is not at channel {event.channel!r}"
+            )
         channel_id = named
+    elif account is not None:
+        channel_id = account.channel_id
+    else:
+        channel_id = table.catalog.models[model_id].maker_channel_id
     if event.occurred_at - at > CLOCK_AHEAD:
         raise Unrateable("clock_ahead", f"occurred_at is more than five minutes ahead of our clock, {at.isoformat()}")
     if event.replaces is not None:
         raise Unrateable("correction", "corrections of earlier events are not settled by this version")
-    usage = event.usage
-    card = table.card(
-        model_id=model_id,
-        channel_id=channel_id,
-        plan=plan,
-        at=event.occurred_at,
-        prompt_tokens=usage.prompt_tokens,
-        in_us=_check_modifiers(event),
-    )
-    charge, cost = rate_in_units(usage, card)
-    period = billing_period(month_of(event.occurred_at, zone, event.epoch_s), closed_through)
-    return Rated(event, model_id, channel_id, card, charge, cost, period)
-
-
-def _check_modifiers(event: Event) -> bool:
-    """Whether inference was kept in the US. Raises Unrateable for what changes the price in a way we don't know."""
-    usage = event.usage
     if usage.unknown:
         raise Unrateable("unknown_counter", f"usage.{usage.unknown} is above zero and not known to {event.format}")
-    if usage.service_tier != "standard":
-        raise Unrateable("unknown_service_tier", f"no prices for service tier {usage.service_tier!r}")
-    if usage.speed != "standard":
-        raise Unrateable("unknown_speed", f"no prices for speed {usage.speed!r}")
-    if usage.inference_geo not in {"", "us", "global", "not_available"}:
-        raise Unrateable("unknown_inference_geo", f"no prices for inference in {usage.inference_geo!r}")
-    return usage.inference_geo == "us"
+    plan = terms.plan(event.customer_id, event.occurred_at)
+    asked = Asked(
+        model_id,
+        channel_id,
+        variant_of(usage.service_tier, usage.speed),
+        is_in_us(usage.inference_geo),
+        None if account is None else account.id,
+        *_charged(plan, event),
+    )
+    period = billing_period(month_of(event.occurred_at, terms.zone, event.epoch_s), closed_through)
+    if usage.parts:
+        return _rate_parts(event, table, plan, asked, period)
+    card = table.card(asked, plan=plan, at=event.occurred_at, prompt_tokens=usage.prompt_tokens)
+    charge, cost = rate_in_units(usage.quantities, card)
+    return Rated(event, model_id, channel_id, card, charge, cost, period, asked.account_id)
+
+
+def _rate_parts(event: Event, table: PriceTable, plan: PlanTerms, asked: Asked, period: date) -> Rated:
+    """Price a response that holds several calls: each by its own model, in the tier of its own prompt."""
+    parts = []
+    for part in event.usage.parts:
+        model_id = asked.model_id if part.model is None else _model(table, part.model)
+        own = asked._replace(model_id=model_id)
+        card = table.card(own, plan=plan, at=event.occurred_at, prompt_tokens=part.prompt_tokens)
+        parts.append(RatedPart(part.kind, model_id, card, part.quantities, *rate_in_units(part.quantities, card)))
+    return Rated(
+        event,
+        parts[0].model_id,
+        asked.channel_id,
+        parts[0].card,
+        sum(part.charge_units for part in parts),
+        sum(part.cost_units for part in parts),
+        period,
+        asked.account_id,
+        tuple(parts),
+    )
+
+
+def _model(table: PriceTable, name: str) -> int:
+    model_id = table.catalog.resolve(name)
+    if model_id is None:
+        raise Unrateable("unknown_model", f"no model or alias is called {name!r}")
+    return model_id
+
+
+def _account(table: PriceTable, event: Event) -> Account | None:
+    if event.upstream_account is None:
+        return None
+    account = table.account(event.upstream_account)
+    if account is None:
+        raise Unrateable("unknown_upstream_account", f"no upstream account is called {event.upstream_account!r}")
+    return account
+
+
+def _charged(plan: PlanTerms, event: Event) -> tuple[str, str]:
+    """What of the event its customer pays for, and the status that is the reason where it is not all."""
+    charged = plan.charged_for(event.status, event.occurred_at)
+    return (KNOWN, "completed") if charged == KNOWN else (charged, event.status)
 
 
 def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:
@@ -274,7 +353,7 @@ def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: d
     for item in rated:
         item.transfer_id = transfers[item.event.customer_id, item.period]
     _settle_holds(rated, wallets=wallets, at=at)
-    sets = price_sets.numbers_of({item.card.digest: item.card for item in rated})
+    sets = price_sets.numbers_of({card.digest: card for item in rated for card in item.cards})
     event_store.store(rated, sets, at=at)
     event_store.add_to_hours(rated, sets)
 

@@ -27,11 +27,11 @@ class PricesView(CustomerView):
         """What each meter of each model costs you, now and as announced; by model, meter and tier."""
         page = read_page(request, PriceKey)
         model = text_param(request, "model")
-        table = pricing.current()
+        table, at = pricing.current(), datetime.now(UTC)
         prices = price_list(
             table=table,
-            plan=terms_of(self.customer.pk, table),
-            at=datetime.now(UTC),
+            plan=terms_of(self.customer.pk, table, at=at),
+            at=at,
             limit=page.fetch,
             after=page.after,
             model_id=None if model is None else model_number(model),

@@ -130,6 +130,7 @@ class UsageEventSerializer(serializers.Serializer[Any]):
 
 class PriceSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
+    variant = serializers.SerializerMethodField()
     meter = serializers.ChoiceField(NAMES)
     unit_price = Amount()
     per = serializers.IntegerField(help_text="The price is for so many tokens or calls.")
@@ -139,6 +140,11 @@ class PriceSerializer(serializers.Serializer[Any]):
     daily_from = serializers.TimeField(allow_null=True, help_text="A window of the day, UTC.")
     daily_until = serializers.TimeField(allow_null=True)
     multiplier_of_input = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.ChoiceField(["standard", "batch", "flex", "priority", "fast"]))
+    def get_variant(self, price: Any) -> str:
+        """Batch, flex, priority and fast requests have prices of their own."""
+        return price.variant or "standard"
 
     @extend_schema_field({"type": "string", "nullable": True, "example": "1.25"})
     def get_multiplier_of_input(self, price: Any) -> str | None:

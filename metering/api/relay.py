@@ -113,7 +113,7 @@ def _authorize(
         granted = authorization.authorize_remembered(asked, digests=digests, at=at)
         if granted is not None:
             return granted
-    caller = authorization.look_up(relay_token_digest=digests[0], api_key_digest=digests[1])
+    caller = authorization.look_up(digests=digests, at=at)
     _check_caller(caller, "authorize")  # Before the body: who may not ask learns nothing of what is wrong with it.
     if asked is None:
         raise fault or invalid_request("The body could not be read.")
@@ -167,7 +167,7 @@ def _read_authorization(request: HttpRequest) -> authorization.Request:
 @_post_only
 def release(request: HttpRequest, authorization_id: str) -> HttpResponse:
     """Give a hold back."""
-    caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
+    caller = authorization.look_up(digests=(_token_digest(request), b""), at=datetime.now(UTC))
     _check_caller(caller, "authorize")
     unknown = ApiError(
         404, "authorization_not_found", f"There is no authorization {authorization_id[:80]!r}.", param="id"
@@ -203,7 +203,7 @@ def usage(request: HttpRequest) -> HttpResponse:
     """Take a batch of usage events; 200 goes out after the last commit."""
     # Read first, whoever calls: an answer while the body is on its way would reach nobody.
     packed = _read(request, ingestion.MAX_BODY_BYTES + 1)
-    caller = authorization.look_up(relay_token_digest=_token_digest(request), api_key_digest=b"")
+    caller = authorization.look_up(digests=(_token_digest(request), b""), at=datetime.now(UTC))
     _check_caller(caller, "usage")
     batch = _read_batch(request, packed)
     taken = intake.take(batch, relay_token_id=caller.relay_token_id, at=datetime.now(UTC))

@@ -11,6 +11,15 @@ class InvalidUsage(ValueError):
     """A usage object that contradicts itself or its provider's shape; the message names field and figures."""
 
 
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """One of several model calls inside a response, rated by itself. `model` is None for the event's own model."""
+
+    kind: str
+    model: str | None
+    quantities: dict[str, int]
+    prompt_tokens: int
+
+
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """A usage object as disjoint meters.
 
@@ -25,6 +34,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     speed: str = "standard"
     inference_geo: str = ""
     unknown: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 def count(value: object, name: str) -> int:

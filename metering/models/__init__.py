@@ -1,6 +1,16 @@
 from metering.models.catalog import Channel, Model, ModelAlias
 from metering.models.keys import ApiKey, RelayToken
-from metering.models.prices import CustomerPlan, Plan, Price, PriceBookVersion, PriceSet
+from metering.models.prices import (
+    CustomerPlan,
+    Plan,
+    PlanPolicy,
+    PlanRule,
+    Price,
+    PriceBookVersion,
+    PriceSet,
+    UpstreamAccount,
+    UpstreamTerms,
+)
 from metering.models.usage import (
     EventConflict,
     EventKey,
@@ -22,12 +32,16 @@ __all__ = [
     "ModelAlias",
     "ParkedEvent",
     "Plan",
+    "PlanPolicy",
+    "PlanRule",
     "Price",
     "PriceBookVersion",
     "PriceSet",
     "QuarantinedEvent",
     "RelayToken",
     "UnclaimedEvent",
+    "UpstreamAccount",
+    "UpstreamTerms",
     "UsageEvent",
     "UsageHour",
     "VerifiedUsage",

@@ -6,6 +6,8 @@ from metering.meters import METERS
 from metering.models.catalog import Channel, Model
 
 METER_CHOICES = [(meter.name, meter.label) for meter in METERS]
+# What a request can ask for beside the standard, each with prices of its own; "" is the standard.
+VARIANTS = {"": "Standard", "batch": "Batch", "flex": "Flex", "priority": "Priority", "fast": "Fast"}
 
 
 class PriceBookVersion(models.Model):
@@ -33,6 +35,14 @@ class Price(models.Model):
         Channel, on_delete=models.PROTECT, null=True, blank=True, help_text="Empty for a list price."
     )
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="prices")
+    variant = models.CharField(
+        max_length=10,
+        choices=list(VARIANTS.items()),
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Batch, priority, flex and fast requests have prices of their own.",
+    )
     meter = models.CharField(max_length=40, choices=METER_CHOICES)
     above_prompt_tokens = models.PositiveIntegerField(
         default=0, help_text="The tier: holds for prompts of more tokens than this; 0 holds for every prompt."
@@ -48,10 +58,19 @@ class Price(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        ordering = ("model", "channel", "kind", "meter", "above_prompt_tokens")
+        ordering = ("model", "channel", "kind", "variant", "meter", "above_prompt_tokens")
         constraints = (
             models.UniqueConstraint(
-                fields=["kind", "channel", "model", "meter", "above_prompt_tokens", "effective_from", "daily_from"],
+                fields=[
+                    "kind",
+                    "channel",
+                    "model",
+                    "variant",
+                    "meter",
+                    "above_prompt_tokens",
+                    "effective_from",
+                    "daily_from",
+                ],
                 name="one_price_per_moment",
                 nulls_distinct=False,
             ),
@@ -73,10 +92,12 @@ class Price(models.Model):
 
 
 class PriceSet(models.Model):
-    """The unit prices one event was rated at, by meter, with the price rows they come from. Content-addressed.
+    """The unit prices one event was rated at, by meter, with the rows they come from. Content-addressed.
 
-    `content`: {"model", "channel", "plan", "meters": {meter: {"charge", "cost", "per", "charge_price",
-    "cost_price"}}}; unit prices are strings in USD per `per`.
+    `content`: {"model", "channel", "plan", "meters": {meter: {"charge", "cost", "per", "charge_price", "cost_price",
+    "rule"}}}; unit prices are strings in USD per `per`, the others numbers of rows, `rule` null where the plan's own
+    multiplier holds. Only where they apply: "variant", "account" (the upstream account's name), "geo" (its multiplier
+    of token prices), "waived" (why the customer pays nothing, or not all).
     """
 
     digest = models.BinaryField(max_length=32, unique=True)
@@ -95,7 +116,10 @@ class Plan(models.Model):
 
     name = models.CharField(max_length=60, unique=True)
     multiplier = models.DecimalField(
-        max_digits=9, decimal_places=6, default=1, help_text="On every list price: 1.2 is a markup of 20 per cent."
+        max_digits=9,
+        decimal_places=6,
+        default=1,
+        help_text="On every list price where no rule says otherwise: 1.2 is a markup of 20 per cent.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -107,13 +131,145 @@ class Plan(models.Model):
         return self.name
 
 
-class CustomerPlan(models.Model):
-    """Which plan a customer is on; customers without a row are on `list`."""
+class PlanRule(models.Model):
+    """An exception of a plan: another multiplier, or a unit price of its own, for what it names, from a moment on.
 
-    customer: Any = models.OneToOneField(
-        "billing.Customer", on_delete=models.PROTECT, primary_key=True, related_name="plan_assignment"
+    Of several that fit, the most specific wins: a model before a family (the longest first) before neither; then one
+    that names the meter; then one that names the channel; of equals the one that began last.
+    """
+
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="rules")
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    family = models.CharField(
+        max_length=100, blank=True, help_text='Models whose name begins so, such as "claude-opus-"; empty for all.'
     )
+    meter = models.CharField(max_length=40, choices=METER_CHOICES, blank=True, help_text="Empty for all meters.")
+    channel = models.ForeignKey(
+        Channel, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="Empty for all channels."
+    )
+    multiplier: Any = models.DecimalField(
+        max_digits=9, decimal_places=6, null=True, blank=True, help_text="On the list price; 0 makes it free."
+    )
+    unit_price: Any = models.DecimalField(
+        max_digits=20,
+        decimal_places=9,
+        null=True,
+        blank=True,
+        help_text="USD per million or thousand, in place of the standard list price of one meter.",
+    )
+    effective_from = models.DateTimeField(null=True, blank=True, help_text="Empty: from the beginning of time.")
+    effective_until = models.DateTimeField(null=True, blank=True, help_text="Empty: until further notice.")
+    reason = models.CharField(max_length=200, blank=True)
+    created_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("plan", "id")
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(multiplier__isnull=False, unit_price__isnull=True)
+                | models.Q(multiplier__isnull=True, unit_price__isnull=False),
+                name="plan_rule_multiplies_or_fixes",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(unit_price__isnull=True) | ~models.Q(meter=""),
+                name="plan_rule_fixes_one_meter",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(model__isnull=True) | models.Q(family=""), name="plan_rule_model_or_family"
+            ),
+            models.CheckConstraint(
+                condition=(models.Q(multiplier__isnull=True) | models.Q(multiplier__gte=0))
+                & (models.Q(unit_price__isnull=True) | models.Q(unit_price__gte=0)),
+                name="plan_rule_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(effective_until__isnull=True)
+                | models.Q(effective_from__isnull=True)
+                | models.Q(effective_until__gt=models.F("effective_from")),
+                name="plan_rule_ends_after_it_begins",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"rule {self.pk} of {self.plan}"
+
+
+class PlanPolicy(models.Model):
+    """What a plan charges for requests that did not complete, from a moment on. The cost is booked in full."""
+
+    class Charged(models.TextChoices):
+        KNOWN = "known", "All that is known to have been used"
+        INPUT = "input", "The input side only"
+        NOTHING = "nothing", "Nothing"
+
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="policies")
+    aborted = models.CharField(max_length=7, choices=Charged.choices, default=Charged.KNOWN)
+    failed = models.CharField(max_length=7, choices=Charged.choices, default=Charged.KNOWN)
+    effective_from = models.DateTimeField(null=True, blank=True, help_text="Empty: from the beginning of time.")
+
+    class Meta:
+        ordering = ("plan", "effective_from")
+        verbose_name_plural = "plan policies"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["plan", "effective_from"], name="one_plan_policy_per_moment", nulls_distinct=False
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.plan}: aborted {self.aborted}, failed {self.failed}"
+
+
+class CustomerPlan(models.Model):
+    """Which plan a customer is on from a moment on; without a row, and before the first, it is `list`."""
+
+    customer: Any = models.ForeignKey("billing.Customer", on_delete=models.PROTECT, related_name="plan_assignments")
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT)
+    effective_from = models.DateTimeField(null=True, blank=True, help_text="Empty: from the beginning of time.")
+
+    class Meta:
+        ordering = ("customer", models.F("effective_from").asc(nulls_first=True))
+        constraints = (
+            models.UniqueConstraint(
+                fields=["customer", "effective_from"], name="one_plan_per_moment", nulls_distinct=False
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.customer_id}: {self.plan}"
+
+
+class UpstreamAccount(models.Model):
+    """One of the operator's own accounts at a channel; its contract makes what the channel charges cheaper."""
+
+    name = models.CharField(max_length=100, unique=True, help_text="What relays report as `upstream_account`.")
+    channel = models.ForeignKey(Channel, on_delete=models.PROTECT, related_name="accounts")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UpstreamTerms(models.Model):
+    """What an upstream account pays of the channel's price from a moment on: 0.85 is a discount of 15 per cent."""
+
+    account = models.ForeignKey(UpstreamAccount, on_delete=models.PROTECT, related_name="terms")
+    multiplier: Any = models.DecimalField(max_digits=9, decimal_places=6)
+    effective_from = models.DateTimeField(null=True, blank=True, help_text="Empty: from the beginning of time.")
+
+    class Meta:
+        ordering = ("account", "effective_from")
+        verbose_name_plural = "upstream terms"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["account", "effective_from"], name="one_upstream_terms_per_moment", nulls_distinct=False
+            ),
+            models.CheckConstraint(condition=models.Q(multiplier__gte=0), name="upstream_terms_not_negative"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.account}: × {self.multiplier}"

@@ -54,12 +54,22 @@ class UsageEvent(HotModel):
     quantities: Any = models.JSONField()
     charge: Any = AmountField()
     cost: Any = AmountField()
+    upstream_account_id = models.BigIntegerField(null=True)
+    parts: Any = models.JSONField(
+        null=True,
+        help_text="Of a response that holds several calls: [{kind, model_id, price_set_id, quantities, charge, cost}].",
+    )
     usage: Any = VerbatimJSONField(help_text="The provider's own usage object, as it came.")
     metadata: Any = VerbatimJSONField(null=True)
 
     class Meta:
         ordering = ("-id",)
-        indexes = (models.Index(fields=["customer", "occurred_at"], name="usage_event_by_time"),)
+        indexes = (
+            models.Index(fields=["customer", "occurred_at"], name="usage_event_by_time"),
+            models.Index(
+                fields=["customer", "id"], name="usage_event_in_parts", condition=models.Q(parts__isnull=False)
+            ),
+        )
 
     def __str__(self) -> str:
         return self.public_id

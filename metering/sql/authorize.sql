@@ -25,7 +25,11 @@ BEGIN
     LEFT JOIN metering_relaytoken t ON t.digest = p_relay_token AND t.revoked_at IS NULL
     LEFT JOIN metering_apikey k ON k.digest = p_api_key
     LEFT JOIN billing_customer c ON c.id = k.customer_id
-    LEFT JOIN metering_customerplan p ON p.customer_id = k.customer_id
+    LEFT JOIN LATERAL (
+        SELECT a.plan_id FROM metering_customerplan a
+        WHERE a.customer_id = k.customer_id AND (a.effective_from IS NULL OR a.effective_from <= p_at)
+        ORDER BY a.effective_from DESC NULLS LAST LIMIT 1
+    ) p ON true
     WHERE v.id = 1;
     state := ROW(relay_token_id, relay_scopes, key_public_id, allowed_models, allowed_networks, key_expires_at,
                  key_revoked_at, customer_id, customer_public_id, customer_status, plan_id, price_book_version)::text;

@@ -438,9 +438,9 @@ class TestAMalformedBody:
             ("channel", "nowhere"),
             ("channel", "a\x00b"),
             ("channel", ""),
-            ("service_tier", "priority"),
+            ("service_tier", "gold"),
             ("service_tier", 5),
-            ("speed", "fast"),
+            ("speed", "warp"),
             ("inference_geo", "eu"),
         ],
     )
@@ -592,7 +592,7 @@ class TestTheOrderOfJudging:
             "model": HAIKU,
             "input_tokens": -1,
             "api_key": UNKNOWN_KEY,
-            "speed": "fast",
+            "speed": "warp",
         }
         huge = 10**12
 

@@ -39,6 +39,7 @@ def test_list_prices_stand_with_their_multiple_of_input() -> None:
     rows = prices(make_payer())
     assert rows["cache_read"] == {
         "model": SONNET,
+        "variant": "standard",
         "meter": "cache_read",
         "unit_price": "0.300000",
         "per": 1000000,

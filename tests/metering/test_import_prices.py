@@ -30,13 +30,8 @@ def prices(
     table = pricing.current()
     model_id = table.catalog.resolve(model)
     assert model_id is not None
-    card = table.card(
-        model_id=model_id,
-        channel_id=table.catalog.channels[channel],
-        plan=table.list_plan,
-        at=at,
-        prompt_tokens=prompt_tokens,
-    )
+    asked = pricing.Asked(model_id, table.catalog.channels[channel])
+    card = table.card(asked, plan=table.list_plan, at=at, prompt_tokens=prompt_tokens)
     return {meter: (plain(price.cost), plain(price.charge)) for meter, price in card.meters.items()}
 
 
