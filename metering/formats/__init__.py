@@ -7,16 +7,30 @@ input count includes cached tokens.
 from collections.abc import Callable
 from typing import Any
 
-from metering.formats import anthropic_messages, meters, openai_chat
-from metering.formats.base import InvalidUsage, Usage
+from metering.formats import (
+    anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    gemini_generate,
+    litellm,
+    meters,
+    openai_chat,
+    openai_responses,
+)
+from metering.formats.base import InvalidUsage, Part, Usage
 
 FORMATS: dict[str, Callable[[dict[str, Any]], Usage]] = {
     "anthropic.messages": anthropic_messages.read,
     "openai.chat": openai_chat.read,
+    "openai.responses": openai_responses.read,
+    "bedrock.converse": bedrock_converse.read,
+    "bedrock.invoke": bedrock_invoke.read,
+    "gemini.generate": gemini_generate.read,
+    "litellm": litellm.read,
     "meters": meters.read,
 }
 
-__all__ = ["FORMATS", "InvalidUsage", "Usage", "read"]
+__all__ = ["FORMATS", "InvalidUsage", "Part", "Usage", "read"]
 
 
 def read(name: str, usage: object) -> Usage:

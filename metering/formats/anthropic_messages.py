@@ -2,11 +2,23 @@
 
 Source: the Messages API's usage object. `output_tokens` already contains thinking. A stream's `message_delta` carries
 cumulative counts without the split of cache writes; a relay may send `{"message_start": …, "message_delta": …}`.
+A response of several model calls lists them in `iterations`: `metering.formats.anthropic_iterations`.
 """
 
 from typing import Any
 
-from metering.formats.base import InvalidUsage, Usage, count, optional_count, part, unknown_counter, word
+from metering.formats.anthropic_iterations import read_iterations
+from metering.formats.anthropic_writes import FIVE_MINUTES, ONE_HOUR, has_split, writes_of
+from metering.formats.base import (
+    LARGEST_COUNT,
+    InvalidUsage,
+    Usage,
+    optional_count,
+    part,
+    required_count,
+    unknown_counter,
+    word,
+)
 
 _KNOWN = frozenset(
     {
@@ -20,26 +32,35 @@ _KNOWN = frozenset(
         "service_tier",
         "speed",
         "inference_geo",
+        "iterations",
     }
 )
-_KNOWN_WRITES = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 _KNOWN_TOOLS = frozenset({"web_search_requests", "web_fetch_requests"})
 _KNOWN_OUTPUT = frozenset({"thinking_tokens"})
 _STREAM = frozenset({"message_start", "message_delta"})
 
 
 def read(usage: dict[str, Any]) -> Usage:
-    """Read a usage object, or the two of a stream. Raises InvalidUsage."""
+    """Read a usage object, or the two of a stream. Raises InvalidUsage.
+
+    Nearly every event of a relay comes through here, so what is absent costs one look and what is sound no call.
+    """
     if "message_start" in usage or "message_delta" in usage:
         usage = _of_stream(usage)
-    for name in ("input_tokens", "output_tokens"):
-        if usage.get(name) is None:
-            raise InvalidUsage(f"usage.{name} is missing")
-    fresh = count(usage["input_tokens"], "input_tokens")
-    output = count(usage["output_tokens"], "output_tokens")
-    read_tokens = optional_count(usage.get("cache_read_input_tokens"), "cache_read_input_tokens")
-    written_5m, written_1h = _writes(usage)
-    unknown = unknown_counter(usage, _KNOWN)
+    get = usage.get
+    fresh, output = get("input_tokens"), get("output_tokens")
+    if type(fresh) is not int or not 0 <= fresh <= LARGEST_COUNT:
+        fresh = required_count(usage, "input_tokens")
+    if type(output) is not int or not 0 <= output <= LARGEST_COUNT:
+        output = required_count(usage, "output_tokens")
+    read_tokens = get("cache_read_input_tokens")
+    if type(read_tokens) is not int or not 0 <= read_tokens <= LARGEST_COUNT:
+        read_tokens = optional_count(read_tokens, "cache_read_input_tokens")
+    written_5m, written_1h, unknown = get("cache_creation_input_tokens"), 0, ""
+    if get("cache_creation") is not None:
+        written_5m, written_1h, unknown = writes_of(usage)
+    elif type(written_5m) is not int or not 0 <= written_5m <= LARGEST_COUNT:
+        written_5m = optional_count(written_5m, "cache_creation_input_tokens")
 
     quantities = {}
     if fresh:
@@ -52,50 +73,39 @@ def read(usage: dict[str, Any]) -> Usage:
         quantities["cache_write_1h"] = written_1h
     if output:
         quantities["output"] = output
-    tools = usage.get("server_tool_use")
-    if tools is not None:
-        tools = part(usage, "server_tool_use")
-        searches = optional_count(tools.get("web_search_requests"), "server_tool_use.web_search_requests")
-        # Fetches are counted by the provider but not billed beyond their tokens.
-        optional_count(tools.get("web_fetch_requests"), "server_tool_use.web_fetch_requests")
+    if not usage.keys() <= _KNOWN:
+        unknown = unknown_counter(usage, _KNOWN) or unknown
+    if get("server_tool_use") is not None:
+        searches, unknown_tool = _searches(usage)
         if searches:
             quantities["web_search"] = searches
-        unknown = unknown or unknown_counter(tools, _KNOWN_TOOLS, "server_tool_use.")
-    if usage.get("output_tokens_details") is not None:
-        unknown = unknown or _check_output(part(usage, "output_tokens_details"), output)
-    return Usage(
+        unknown = unknown or unknown_tool
+    if get("output_tokens_details") is not None:
+        unknown = _check_output(usage, output) or unknown
+    tier, speed, geo = get("service_tier"), get("speed"), get("inference_geo")
+    found = Usage(
         quantities,
         fresh + read_tokens + written_5m + written_1h,
-        service_tier=word(usage, "service_tier", "standard"),
-        speed=word(usage, "speed", "standard"),
-        inference_geo=word(usage, "inference_geo", ""),
-        unknown=unknown or unknown_counter(part(usage, "cache_creation"), _KNOWN_WRITES, "cache_creation."),
+        tier if type(tier) is str else word(usage, "service_tier", "standard"),
+        speed if type(speed) is str else word(usage, "speed", "standard"),
+        geo if type(geo) is str else word(usage, "inference_geo", ""),
+        unknown,
+    )
+    return found if get("iterations") is None else read_iterations(usage, found)
+
+
+def _searches(usage: dict[str, Any]) -> tuple[int, str]:
+    tools = part(usage, "server_tool_use")
+    # Fetches are counted by the provider but not billed beyond their tokens.
+    optional_count(tools.get("web_fetch_requests"), "server_tool_use.web_fetch_requests")
+    return (
+        optional_count(tools.get("web_search_requests"), "server_tool_use.web_search_requests"),
+        unknown_counter(tools, _KNOWN_TOOLS, "server_tool_use."),
     )
 
 
-def _writes(usage: dict[str, Any]) -> tuple[int, int]:
-    """Five-minute and one-hour cache writes; a total without its split is five minutes, the default lifetime."""
-    total = usage.get("cache_creation_input_tokens")
-    if total is not None:
-        total = count(total, "cache_creation_input_tokens")
-    split = usage.get("cache_creation")
-    if split is None:
-        return total or 0, 0
-    split = part(usage, "cache_creation")
-    if not any(value is not None for value in split.values()):
-        return total or 0, 0
-    five = optional_count(split.get("ephemeral_5m_input_tokens"), "cache_creation.ephemeral_5m_input_tokens")
-    hour = optional_count(split.get("ephemeral_1h_input_tokens"), "cache_creation.ephemeral_1h_input_tokens")
-    if unknown_counter(split, _KNOWN_WRITES):
-        return five, hour  # A lifetime that is new to us: the event waits, and what adds up is not known.
-    if total is not None and total != five + hour:
-        raise InvalidUsage(
-            f"usage.cache_creation_input_tokens is {total}, but usage.cache_creation adds up to {five + hour}"
-        )
-    return five, hour
-
-
-def _check_output(details: dict[str, Any], output: int) -> str:
+def _check_output(usage: dict[str, Any], output: int) -> str:
+    details = part(usage, "output_tokens_details")
     thinking = optional_count(details.get("thinking_tokens"), "output_tokens_details.thinking_tokens")
     if thinking > output:
         raise InvalidUsage(
@@ -110,4 +120,23 @@ def _of_stream(usage: dict[str, Any]) -> dict[str, Any]:
     if extra:
         raise InvalidUsage(f"usage.{min(extra)} stands beside message_start and message_delta")
     start, delta = part(usage, "message_start"), part(usage, "message_delta")
-    return {**start, **{name: value for name, value in delta.items() if value is not None}}
+    merged = {**start, **{name: value for name, value in delta.items() if value is not None}}
+    if delta.get("cache_creation") is None and has_split(start):
+        _add_later_writes(merged, start, delta)
+    return merged
+
+
+def _add_later_writes(merged: dict[str, Any], start: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Writes of later calls in a loop of server tools: the delta counts them, the start's split doesn't know them.
+
+    Where `iterations` tells their lifetimes it is asked instead; else they live for the default, five minutes.
+    """
+    five, hour, unknown = writes_of(start, "message_start.")
+    total = optional_count(delta.get("cache_creation_input_tokens"), "cache_creation_input_tokens")
+    if unknown or total <= five + hour:
+        return
+    iterations = delta.get("iterations")
+    if isinstance(iterations, list) and any(isinstance(item, dict) and has_split(item) for item in iterations):
+        del merged["cache_creation"]
+    else:
+        merged["cache_creation"] = {FIVE_MINUTES: total - hour, ONE_HOUR: hour}

@@ -12,7 +12,11 @@ class InvalidUsage(ValueError):
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """One of several model calls inside a response, rated by itself. `model` is None for the event's own model."""
+    """One of several model calls inside a response, rated by itself.
+
+    `kind`: the provider's word for it. `model`: its name there, None for the event's own. `quantities`: meter → count
+    above zero. `prompt_tokens`: this call's input side, which chooses its price tier.
+    """
 
     kind: str
     model: str | None
@@ -23,9 +27,12 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """A usage object as disjoint meters.
 
-    `quantities`: meter → count above zero. `prompt_tokens`: all input-side tokens, which choose the price tier.
-    The others change prices: what is absent or null is standard. `unknown`: the name of a counter above zero that
-    this format does not know, or "".
+    `quantities`: meter → count above zero, all that is billed, in an order that does not depend on the input's.
+    `prompt_tokens`: all input-side tokens, which choose the price tier. The next three change prices: what is absent
+    or null is standard. `unknown`: the name of a counter above zero that this format does not know, or "".
+
+    `parts`: the calls of a response that made several, in their order; they add up to `quantities` meter by meter, and
+    each is rated by itself. `prompt_tokens` is then that of the calls that made the returned message, together.
     """
 
     quantities: dict[str, int]
@@ -48,28 +55,84 @@ def count(value: object, name: str) -> int:
     raise InvalidUsage(f"usage.{name} must be a whole number, not {_shown(value)}")
 
 
-def optional_count(value: object, name: str) -> int:
-    """As `count`; absent and null are 0."""
-    return 0 if value is None else count(value, name)
+def optional_count(value: object, name: str, path: str = "") -> int:
+    """As `count` of `path` + `name`; absent and null are 0."""
+    if type(value) is int and 0 <= value <= LARGEST_COUNT:
+        return value
+    return 0 if value is None else count(value, path + name)
 
 
-def part(usage: dict[str, Any], name: str) -> dict[str, Any]:
+def required_count(usage: dict[str, Any], name: str, path: str = "") -> int:
+    """As `count`. Raises InvalidUsage also where it is absent or null."""
+    value = usage.get(name)
+    if value is None:
+        raise InvalidUsage(f"usage.{path}{name} is missing")
+    return count(value, path + name)
+
+
+def agreed_count(figures: dict[str, object]) -> int | None:
+    """The one count that several fields name, by path; None where all are absent or null.
+
+    Raises InvalidUsage naming two that differ.
+    """
+    found: int | None = None
+    first = ""
+    for name, value in figures.items():
+        if value is None:
+            continue
+        figure = count(value, name)
+        if found is None:
+            found, first = figure, name
+        elif figure != found:
+            raise InvalidUsage(f"usage.{first} is {found}, but usage.{name} is {figure}")
+    return found
+
+
+def check_total(usage: dict[str, Any], name: str, *sums: int) -> None:
+    """Hold the provider's own total, where there is one, against what was counted; any of the sums will do.
+
+    Raises InvalidUsage with both figures.
+    """
+    total = usage.get(name)
+    if total is not None and count(total, name) not in sums:
+        raise InvalidUsage(f"usage.{name} is {total}, but its parts add up to {sums[0]}")
+
+
+def above_zero(quantities: dict[str, int]) -> dict[str, int]:
+    """The quantities that are not zero, in the same order."""
+    return {meter: quantity for meter, quantity in quantities.items() if quantity}
+
+
+def part(usage: dict[str, Any], name: str, path: str = "") -> dict[str, Any]:
     """A nested object; absent and null are empty. Raises InvalidUsage for anything else."""
     value = usage.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidUsage(f"usage.{name} must be an object, not {_shown(value)}")
+        raise InvalidUsage(f"usage.{path}{name} must be an object, not {_shown(value)}")
     return value
 
 
-def word(usage: dict[str, Any], name: str, default: str) -> str:
+def objects(usage: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of nested objects; absent and null are empty. Raises InvalidUsage for anything else."""
+    value = usage.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidUsage(f"usage.{name} must be a list, not {_shown(value)}")
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise InvalidUsage(f"usage.{name}[{index}] must be an object, not {_shown(item)}")
+    return value
+
+
+def word(usage: dict[str, Any], name: str, default: str, path: str = "") -> str:
     """A word such as a service tier; absent and null are the default."""
     value = usage.get(name)
     if value is None:
         return default
     if not isinstance(value, str):
-        raise InvalidUsage(f"usage.{name} must be a string, not {_shown(value)}")
+        raise InvalidUsage(f"usage.{path}{name} must be a string, not {_shown(value)}")
     return value
 
 

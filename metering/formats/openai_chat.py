@@ -1,13 +1,33 @@
 """`openai.chat`: inclusive. `prompt_tokens` contains cached, cache-write and audio tokens; they are taken out of it.
 
-Source: the chat completions API's usage object. `completion_tokens` already contains reasoning. Cache writes without
-a lifetime are the provider's default of 30 minutes.
+Exclusive only where a relay says `"usage_semantic": "anthropic"`: then cached and cache-write tokens stand beside
+`prompt_tokens`, and the total may count them or not.
+
+Source: the chat completions API's usage object (openai 3.54), with what relays of the new-api family and DeepSeek add.
+`completion_tokens` already contains reasoning. Text and image tokens of the prompt say what the input was made of:
+both are input at the same price, and part of them may be among the cached. Cache writes without a lifetime live for
+the default of whose they are: OpenAI's 30 minutes, Claude's (by the new-api family's names) 5 minutes.
 """
 
 from typing import Any
 
-from metering.formats.base import InvalidUsage, Usage, count, optional_count, part, unknown_counter, word
+from metering.formats.base import (
+    InvalidUsage,
+    Usage,
+    above_zero,
+    agreed_count,
+    check_total,
+    optional_count,
+    part,
+    required_count,
+    unknown_counter,
+    word,
+)
+from metering.formats.openai_shape import completion_of, fresh_of, tier_of
 
+_HIT, _MISS = "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"
+_CLAUDE_5M, _CLAUDE_1H = "claude_cache_creation_5_m_tokens", "claude_cache_creation_1_h_tokens"
+_DETAILS = "prompt_tokens_details."
 _KNOWN = frozenset(
     {
         "prompt_tokens",
@@ -16,67 +36,78 @@ _KNOWN = frozenset(
         "prompt_tokens_details",
         "completion_tokens_details",
         "service_tier",
+        "usage_semantic",
+        _HIT,
+        _MISS,
+        _CLAUDE_5M,
+        _CLAUDE_1H,
     }
 )
-_KNOWN_PROMPT = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "text_tokens"})
-_KNOWN_COMPLETION = frozenset(
+_KNOWN_PROMPT = frozenset(
     {
-        "reasoning_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "cached_creation_tokens",
         "audio_tokens",
         "text_tokens",
-        "accepted_prediction_tokens",
-        "rejected_prediction_tokens",
+        "image_tokens",
     }
 )
 
 
 def read(usage: dict[str, Any]) -> Usage:
     """Read a usage object. Raises InvalidUsage, also where parts are more than their whole."""
-    for name in ("prompt_tokens", "completion_tokens"):
-        if usage.get(name) is None:
-            raise InvalidUsage(f"usage.{name} is missing")
-    prompt = count(usage["prompt_tokens"], "prompt_tokens")
-    completion = count(usage["completion_tokens"], "completion_tokens")
-    total = usage.get("total_tokens")
-    if total is not None and count(total, "total_tokens") != prompt + completion:
-        raise InvalidUsage(
-            f"usage.total_tokens is {total}, but prompt_tokens and completion_tokens add up to {prompt + completion}"
-        )
+    prompt = required_count(usage, "prompt_tokens")
+    completion = required_count(usage, "completion_tokens")
+    is_exclusive = word(usage, "usage_semantic", "openai") == "anthropic"
     inside = part(usage, "prompt_tokens_details")
-    cached = optional_count(inside.get("cached_tokens"), "prompt_tokens_details.cached_tokens")
-    written = optional_count(inside.get("cache_write_tokens"), "prompt_tokens_details.cache_write_tokens")
-    audio = optional_count(inside.get("audio_tokens"), "prompt_tokens_details.audio_tokens")
-    fresh = prompt - cached - written - audio
-    if fresh < 0:
-        raise InvalidUsage(
-            f"usage.prompt_tokens is {prompt}, but cached ({cached}), cache-write ({written}) and audio ({audio})"
-            " tokens inside it are more"
-        )
-    outside = part(usage, "completion_tokens_details")
-    spoken = optional_count(outside.get("audio_tokens"), "completion_tokens_details.audio_tokens")
-    reasoning = optional_count(outside.get("reasoning_tokens"), "completion_tokens_details.reasoning_tokens")
-    if spoken > completion or reasoning > completion:
-        raise InvalidUsage(
-            f"usage.completion_tokens is {completion}, but audio ({spoken}) or reasoning ({reasoning}) tokens inside"
-            " it are more"
-        )
-    unknown = (
-        unknown_counter(usage, _KNOWN)
-        or unknown_counter(inside, _KNOWN_PROMPT, "prompt_tokens_details.")
-        or unknown_counter(outside, _KNOWN_COMPLETION, "completion_tokens_details.")
+    cached = _cached(usage, inside, prompt)
+    writes = _writes(usage, inside, is_claude=is_exclusive)
+    written = sum(writes.values())
+    audio, text, image = (
+        optional_count(inside.get(name), name, _DETAILS) for name in ("audio_tokens", "text_tokens", "image_tokens")
     )
-    quantities = {
-        "input": fresh,
-        "cache_read": cached,
-        "cache_write_30m": written,
-        "audio_input": audio,
-        "output": completion - spoken,
-        "audio_output": spoken,
-    }
-    tier = word(usage, "service_tier", "standard")
+    beside = cached + written if is_exclusive else 0
+    for name, figure in (("text_tokens", text), ("image_tokens", image)):
+        if figure > prompt + beside:
+            raise InvalidUsage(f"usage.{_DETAILS}{name} is {figure}, more than the whole prompt, {prompt + beside}")
+    fresh = fresh_of(prompt + beside, cached=cached, written=written, audio=audio)
+    if is_exclusive:
+        check_total(usage, "total_tokens", prompt + completion, prompt + beside + completion)
+    else:
+        check_total(usage, "total_tokens", prompt + completion)
+    outputs, unknown_output = completion_of(usage, completion)
     return Usage(
-        {meter: quantity for meter, quantity in quantities.items() if quantity},
-        prompt,
-        service_tier="standard" if tier in {"default", "auto"} else tier,
-        unknown=unknown,
+        above_zero({"input": fresh, "cache_read": cached, **writes, "audio_input": audio, **outputs}),
+        prompt + beside,
+        service_tier=tier_of(usage),
+        unknown=unknown_counter(usage, _KNOWN) or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS) or unknown_output,
     )
+
+
+def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int) -> int:
+    """Cache reads, by OpenAI's name or DeepSeek's, whose hits and misses are the whole prompt."""
+    cached = agreed_count({f"{_DETAILS}cached_tokens": inside.get("cached_tokens"), _HIT: usage.get(_HIT)}) or 0
+    if usage.get(_MISS) is not None:
+        hit, miss = optional_count(usage.get(_HIT), _HIT), optional_count(usage[_MISS], _MISS)
+        if hit + miss != prompt:
+            raise InvalidUsage(f"usage.prompt_tokens is {prompt}, but cache hits and misses add up to {hit + miss}")
+    return cached
+
+
+def _writes(usage: dict[str, Any], inside: dict[str, Any], *, is_claude: bool) -> dict[str, int]:
+    """Cache writes by meter. Raises InvalidUsage where the names for the total, or the split, part ways."""
+    claude = inside.get("cached_creation_tokens")
+    openai = inside.get("cache_write_tokens")
+    total = agreed_count({f"{_DETAILS}cached_creation_tokens": claude, f"{_DETAILS}cache_write_tokens": openai})
+    five, hour = optional_count(usage.get(_CLAUDE_5M), _CLAUDE_5M), optional_count(usage.get(_CLAUDE_1H), _CLAUDE_1H)
+    if five or hour:
+        if total is not None and total != five + hour:
+            raise InvalidUsage(
+                f"usage.{_DETAILS}{'cache_write_tokens' if claude is None else 'cached_creation_tokens'} is {total},"
+                f" but usage.{_CLAUDE_5M} and {_CLAUDE_1H} add up to {five + hour}"
+            )
+        return {"cache_write_5m": five, "cache_write_1h": hour}
+    if is_claude or openai is None:
+        return {"cache_write_5m": total or 0}
+    return {"cache_write_30m": total or 0}

@@ -305,7 +305,7 @@ class TestEveryFormat:
             ({"is_cached": True}, ""),
             ({"note": "5"}, ""),
             ({"zeta": 5, "alpha": {"y": 1, "x": 1}}, "alpha.x"),
-            ({"iterations": [{"type": "message", "input_tokens": 3}]}, "iterations[].input_tokens"),
+            ({"tries": [{"type": "first", "input_tokens": 3}]}, "tries[].input_tokens"),
         ],
     )
     def test_names_a_counter_it_does_not_know(self, usage: dict[str, Any], unknown: str) -> None:

@@ -1,0 +1,87 @@
+"""`openai.responses`: inclusive. `input_tokens` contains cached and cache-write tokens; they are taken out of it.
+
+Source: the responses API's usage object (openai 3.54). `output_tokens` already contains reasoning. Cache writes live
+for 30 minutes or 12 hours; without that split they are the provider's default of 30 minutes.
+"""
+
+from typing import Any
+
+from metering.formats.base import (
+    InvalidUsage,
+    Usage,
+    above_zero,
+    check_total,
+    optional_count,
+    part,
+    required_count,
+    unknown_counter,
+)
+from metering.formats.openai_shape import fresh_of, tier_of
+
+_INPUT, _OUTPUT = "input_tokens_details.", "output_tokens_details."
+_SPLIT = f"{_INPUT}cache_write_tokens_details."
+_HALF_HOUR, _HALF_DAY = "ttl_30m_tokens", "ttl_12h_tokens"
+_KNOWN = frozenset(
+    {
+        "input_tokens",
+        "input_tokens_details",
+        "output_tokens",
+        "output_tokens_details",
+        "total_tokens",
+        "service_tier",
+    }
+)
+_KNOWN_INPUT = frozenset({"cached_tokens", "cache_write_tokens", "cache_write_tokens_details"})
+_KNOWN_SPLIT = frozenset({_HALF_HOUR, _HALF_DAY})
+_KNOWN_OUTPUT = frozenset({"reasoning_tokens"})
+
+
+def read(usage: dict[str, Any]) -> Usage:
+    """Read a usage object. Raises InvalidUsage, also where parts are more than their whole."""
+    prompt = required_count(usage, "input_tokens")
+    output = required_count(usage, "output_tokens")
+    check_total(usage, "total_tokens", prompt + output)
+    inside, outside = part(usage, "input_tokens_details"), part(usage, "output_tokens_details")
+    cached = optional_count(inside.get("cached_tokens"), "cached_tokens", _INPUT)
+    half_hour, half_day, unknown_lifetime = _writes(inside)
+    reasoning = optional_count(outside.get("reasoning_tokens"), "reasoning_tokens", _OUTPUT)
+    if reasoning > output:
+        raise InvalidUsage(f"usage.{_OUTPUT}reasoning_tokens is {reasoning}, more than usage.output_tokens, {output}")
+    return Usage(
+        above_zero(
+            {
+                "input": fresh_of(prompt, cached=cached, written=half_hour + half_day, audio=0, name="input_tokens"),
+                "cache_read": cached,
+                "cache_write_30m": half_hour,
+                "cache_write_12h": half_day,
+                "output": output,
+            }
+        ),
+        prompt,
+        service_tier=tier_of(usage),
+        unknown=(
+            unknown_counter(usage, _KNOWN)
+            or unknown_counter(inside, _KNOWN_INPUT, _INPUT)
+            or unknown_lifetime
+            or unknown_counter(outside, _KNOWN_OUTPUT, _OUTPUT)
+        ),
+    )
+
+
+def _writes(inside: dict[str, Any]) -> tuple[int, int, str]:
+    """(30-minute writes, 12-hour writes, unknown lifetime or "")."""
+    total = inside.get("cache_write_tokens")
+    if total is not None:
+        total = optional_count(total, "cache_write_tokens", _INPUT)
+    split = part(inside, "cache_write_tokens_details", _INPUT)
+    if all(value is None for value in split.values()):
+        return total or 0, 0, ""
+    half_hour = optional_count(split.get(_HALF_HOUR), _HALF_HOUR, _SPLIT)
+    half_day = optional_count(split.get(_HALF_DAY), _HALF_DAY, _SPLIT)
+    unknown = unknown_counter(split, _KNOWN_SPLIT, _SPLIT)
+    if total is not None and total != half_hour + half_day and not unknown:
+        raise InvalidUsage(
+            f"usage.{_INPUT}cache_write_tokens is {total},"
+            f" but usage.{_INPUT}cache_write_tokens_details adds up to {half_hour + half_day}"
+        )
+    return half_hour, half_day, unknown

@@ -1,0 +1,59 @@
+"""What OpenAI's usage objects and their many imitations share: tiers, and how completions divide."""
+
+from typing import Any
+
+from metering.formats.base import InvalidUsage, optional_count, part, unknown_counter, word
+
+_STANDARD = frozenset({"default", "auto", "unspecified"})
+_KNOWN_COMPLETION = frozenset(
+    {
+        "reasoning_tokens",
+        "audio_tokens",
+        "text_tokens",
+        "image_tokens",
+        "video_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    }
+)
+
+
+def tier_of(usage: dict[str, Any]) -> str:
+    """The service tier; the default by its several names is "standard", any other word stays as it was given."""
+    tier = word(usage, "service_tier", "standard")
+    return "standard" if tier in _STANDARD else tier
+
+
+def completion_of(usage: dict[str, Any], completion: int) -> tuple[dict[str, int], str]:
+    """(output meters that add up to `completion`, unknown counter or ""). Reasoning is output like any other.
+
+    Raises InvalidUsage where the parts are more than the whole.
+    """
+    inside = part(usage, "completion_tokens_details")
+    spoken, drawn, filmed, reasoning = (
+        optional_count(inside.get(name), name, "completion_tokens_details.")
+        for name in ("audio_tokens", "image_tokens", "video_tokens", "reasoning_tokens")
+    )
+    if spoken + drawn + filmed > completion or reasoning > completion:
+        raise InvalidUsage(
+            f"usage.completion_tokens is {completion}, but audio ({spoken}), image ({drawn}) and video ({filmed})"
+            f" tokens or reasoning ({reasoning}) tokens inside it are more"
+        )
+    meters = {
+        "output": completion - spoken - drawn - filmed,
+        "audio_output": spoken,
+        "image_output": drawn,
+        "video_output": filmed,
+    }
+    return meters, unknown_counter(inside, _KNOWN_COMPLETION, "completion_tokens_details.")
+
+
+def fresh_of(prompt: int, *, cached: int, written: int, audio: int, name: str = "prompt_tokens") -> int:
+    """What is left of an inclusive prompt. Raises InvalidUsage where its parts are more than the whole."""
+    fresh = prompt - cached - written - audio
+    if fresh < 0:
+        raise InvalidUsage(
+            f"usage.{name} is {prompt}, but cached ({cached}), cache-write ({written}) and audio ({audio})"
+            " tokens inside it are more"
+        )
+    return fresh
