@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from metering.explanations import price_note, waiver_note
 from metering.meters import NAMES
 from metering.savings import cache_savings
 from relayadmin import ids
@@ -167,9 +168,11 @@ def charged(*, customer_id: int, start: datetime | None = None, end: datetime | 
 
 @dataclass(frozen=True, slots=True)
 class MeterLine:
-    """quantity × unit price ÷ per = amount, in USD."""
+    """quantity × unit price ÷ per = amount, in USD; `note` says why the unit price is another one than usual."""
 
+    model: str
     meter: str
+    note: str
     quantity: int
     unit_price: Decimal
     per: int
@@ -196,6 +199,7 @@ class EventRow:
     model: str
     api_key: str
     status: str
+    waived: str | None
     estimated: bool
     occurred_at: datetime
     period: Any
@@ -238,7 +242,7 @@ def events(
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
-            " e.hold_id, e.quantities, p.content -> 'meters', e.charge, e.metadata::text"
+            " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text"
             " FROM metering_usageevent e"
             " JOIN metering_model m ON m.id = e.model_id"
             " JOIN metering_apikey k ON k.id = e.api_key_id"
@@ -246,16 +250,56 @@ def events(
             f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %s",
             [*params, limit],
         )
-        return [_event_row(customer_id, row) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    calls = {row[0]: _decode_calls(row[11]) for row in rows if row[11] is not None}
+    contents = _contents({call.price_set_id for made in calls.values() for call in made})
+    return [_event_row(customer_id, row, calls.get(row[0], ()), contents) for row in rows]
+
+
+class _Call(msgspec.Struct):
+    """One of several calls inside a response, as its event keeps it."""
+
+    price_set_id: int
+    quantities: dict[str, int]
 
 
 _decode_quantities = msgspec.json.Decoder(dict[str, int]).decode
+_decode_calls = msgspec.json.Decoder(tuple[_Call, ...]).decode
+_decode_content = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def _event_row(customer_id: int, row: tuple[Any, ...]) -> EventRow:
+def _contents(price_set_ids: set[int]) -> dict[int, dict[str, Any]]:
+    if not price_set_ids:
+        return {}
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT id, content FROM metering_priceset WHERE id = ANY (%s::bigint[])",
+            [number_array(sorted(price_set_ids))],
+        )
+        return {number: _decode_content(content) for number, content in cursor.fetchall()}
+
+
+def _meter_lines(quantities: Mapping[str, int], content: Mapping[str, Any]) -> tuple[list[MeterLine], Decimal]:
+    """The lines of one call in the order of the meters, and what caching saved on it."""
+    prices = {name: (Decimal(price["charge"]), price["per"]) for name, price in content["meters"].items()}
+    lines = [
+        MeterLine(content["model"], name, price_note(content, name), quantities[name], *prices[name])
+        for name in NAMES
+        if quantities.get(name)
+    ]
+    return lines, cache_savings(quantities, prices)
+
+
+def _event_row(
+    customer_id: int, row: tuple[Any, ...], calls: Sequence[_Call], contents: Mapping[int, dict[str, Any]]
+) -> EventRow:
     number, event_id, model, api_key, status, estimated, occurred_at, period, hold_id, *rest = row
-    counts, meters, charge, metadata = rest
-    quantities, prices = _decode_quantities(counts), _read_prices(meters)
+    counts, content_json, _, charge, metadata = rest
+    content = _decode_content(content_json)
+    lines, saved = _meter_lines(_decode_quantities(counts), content) if not calls else ([], ZERO)
+    for call in calls:
+        more, also = _meter_lines(call.quantities, contents[call.price_set_id])
+        lines, saved = lines + more, EXACT.add(saved, also)
     return EventRow(
         number=number,
         id=ids.hot_id("evt", customer_id, number),
@@ -263,12 +307,13 @@ def _event_row(customer_id: int, row: tuple[Any, ...]) -> EventRow:
         model=model,
         api_key=api_key,
         status=status,
+        waived=waiver_note(content),
         estimated=estimated,
         occurred_at=occurred_at,
         period=period,
         authorization=None if hold_id is None else ids.hot_id("auth", customer_id, hold_id),
-        meters=[MeterLine(name, quantities[name], *prices[name]) for name in NAMES if quantities.get(name)],
+        meters=lines,
         amount=charge,
-        cache_savings=cache_savings(quantities, prices),
+        cache_savings=saved,
         metadata=metadata,
     )

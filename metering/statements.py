@@ -15,6 +15,7 @@ from billing.invoicing import Line
 from billing.models import Customer, OperatorSettings
 from billing.periods import bounds, operator_timezone
 from metering.meters import BY_NAME, NAMES
+from metering.explanations import price_note
 from metering.models import Model, PriceSet
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import EXACT, ZERO, total
@@ -151,27 +152,27 @@ def _lines(customer_id: int, *, after: date | None, through: date, zone: ZoneInf
     rows = _usage(customer_id, after=after, through=through, zone=zone)
     sets = PriceSet.objects.in_bulk({row["price_set_id"] for row in rows})
     names = dict(Model.objects.filter(pk__in={row["model_id"] for row in rows}).values_list("pk", "public_id"))
-    sums: dict[tuple[date, str, str, Decimal, int], Decimal] = defaultdict(lambda: ZERO)
+    sums: dict[tuple[date, str, str, str, Decimal, int], Decimal] = defaultdict(lambda: ZERO)
     for row in rows:
-        prices = sets[row["price_set_id"]].content["meters"]
+        content = sets[row["price_set_id"]].content
         for meter in NAMES:
             if row[meter]:
-                price = prices[meter]
-                key = (row["month"], names[row["model_id"]], meter, Decimal(price["charge"]), price["per"])
+                price, note = content["meters"][meter], price_note(content, meter)
+                key = (row["month"], names[row["model_id"]], meter, note, Decimal(price["charge"]), price["per"])
                 sums[key] = EXACT.add(sums[key], row[meter])
     # The invoice's own month first, then usage of earlier months under their own.
-    ordered = sorted(sums, key=lambda key: (-_months(key[0]), key[1], _ORDER[key[2]], key[3]))
+    ordered = sorted(sums, key=lambda key: (-_months(key[0]), key[1], _ORDER[key[2]], key[3], key[4]))
     lines = [
         Line(
             usage_period=month,
-            description=_describe(model, meter, month, through),
+            description=_describe(model, meter, note, month, through),
             model=model,
             meter=meter,
-            quantity=sums[month, model, meter, price, per],
+            quantity=sums[month, model, meter, note, price, per],
             unit_price=price,
             per=per,
         )
-        for month, model, meter, price, per in ordered
+        for month, model, meter, note, price, per in ordered
     ]
     return lines, total([row["charge"] for row in rows])
 
@@ -180,8 +181,8 @@ def _months(month: date) -> int:
     return month.year * 12 + month.month
 
 
-def _describe(model: str, meter: str, month: date, period: date) -> str:
-    label = f"{model}: {BY_NAME[meter].label.lower()}"
+def _describe(model: str, meter: str, note: str, month: date, period: date) -> str:
+    label = f"{model}: {BY_NAME[meter].label.lower()}{', ' * bool(note)}{note}"
     return label if month == period else f"{label}, used in {month:%B %Y}"
 
 

@@ -97,7 +97,9 @@ UsageSerializer = inline_serializer(
 class MeterLineSerializer(serializers.Serializer[Any]):
     """quantity × unit_price ÷ per = amount."""
 
+    model = serializers.CharField(help_text="A response can hold calls of several models.")
     meter = serializers.ChoiceField(NAMES)
+    note = serializers.CharField(help_text='Why the unit price is not the usual one, such as "batch"; or empty.')
     quantity = serializers.IntegerField()
     unit_price = Amount()
     per = serializers.IntegerField()
@@ -118,6 +120,7 @@ class UsageEventSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     api_key = serializers.CharField(help_text="key_…")
     status = serializers.ChoiceField(UsageEvent.Status.choices)
+    waived = serializers.CharField(allow_null=True, help_text="Why not all of it is charged, if so.")
     estimated = serializers.BooleanField(help_text="The quantities were counted by the relay, not by the provider.")
     occurred_at = Moment()
     period = Month(help_text="The billing month.")
