@@ -1,0 +1,468 @@
+"""A table of samples for each format: the provider's object, and the disjoint meters it stands for."""
+
+from typing import Any
+
+import pytest
+
+from metering import formats
+from metering.formats import InvalidUsage, Usage
+
+CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
+RESPONSES = {"input_tokens": 100, "output_tokens": 50}
+CONVERSE = {"inputTokens": 100, "outputTokens": 50}
+INVOKE = {"inputTokenCount": 100, "outputTokenCount": 50}
+GEMINI = {"promptTokenCount": 100}
+METRICS = "amazon-bedrock-invocationMetrics"
+
+SAMPLES = [
+    # new-api: its cached_tokens are inside the prompt, unless it says otherwise
+    (
+        "openai.chat",
+        {**CHAT, "total_tokens": 150, "prompt_tokens_details": {"cached_tokens": 60, "cached_creation_tokens": 30}},
+        {"input": 10, "cache_read": 60, "cache_write_5m": 30, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {
+            **CHAT,
+            "prompt_tokens_details": {"cached_tokens": 60, "cached_creation_tokens": 30},
+            "claude_cache_creation_5_m_tokens": 10,
+            "claude_cache_creation_1_h_tokens": 20,
+            "usage_semantic": "openai",
+        },
+        {"input": 10, "cache_read": 60, "cache_write_5m": 10, "cache_write_1h": 20, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {
+            **CHAT,
+            "total_tokens": 150,
+            "prompt_tokens_details": {"cached_tokens": 600, "cached_creation_tokens": 30},
+            "usage_semantic": "anthropic",
+        },
+        {"input": 100, "cache_read": 600, "cache_write_5m": 30, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "total_tokens": 750, "prompt_tokens_details": {"cached_tokens": 600}, "usage_semantic": "anthropic"},
+        {"input": 100, "cache_read": 600, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"cache_write_tokens": 30}, "usage_semantic": "anthropic"},
+        {"input": 100, "cache_write_5m": 30, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {
+            **CHAT,
+            "prompt_tokens_details": {"cache_write_tokens": 30, "cached_creation_tokens": 30},
+            "claude_cache_creation_5_m_tokens": 0,
+        },
+        {"input": 70, "cache_write_30m": 30, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36},
+        {"input": 36, "cache_read": 64, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_tokens_details": {"cached_tokens": 64}},
+        {"input": 36, "cache_read": 64, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"cached_tokens": 90, "image_tokens": 80, "text_tokens": 20}},
+        {"input": 10, "cache_read": 90, "output": 50},
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "completion_tokens_details": {"image_tokens": 30, "audio_tokens": 5, "rejected_prediction_tokens": 9}},
+        {"input": 100, "output": 15, "audio_output": 5, "image_output": 30},
+    ),
+    (
+        "openai.responses",
+        {
+            **RESPONSES,
+            "total_tokens": 150,
+            "input_tokens_details": {
+                "cached_tokens": 40,
+                "cache_write_tokens": 30,
+                "cache_write_tokens_details": {"ttl_30m_tokens": 10, "ttl_12h_tokens": 20},
+            },
+            "output_tokens_details": {"reasoning_tokens": 50},
+        },
+        {"input": 30, "cache_read": 40, "cache_write_30m": 10, "cache_write_12h": 20, "output": 50},
+    ),
+    (
+        "openai.responses",
+        {**RESPONSES, "input_tokens_details": {"cache_write_tokens": 30, "cache_write_tokens_details": None}},
+        {"input": 70, "cache_write_30m": 30, "output": 50},
+    ),
+    ("openai.responses", {**RESPONSES, "input_tokens_details": None}, {"input": 100, "output": 50}),
+    (
+        "bedrock.converse",
+        {
+            **CONVERSE,
+            "totalTokens": 5150,
+            "cacheReadInputTokens": 4000,
+            "cacheWriteInputTokens": 1000,
+            "cacheDetails": [{"ttl": "1h", "inputTokens": 400}, {"ttl": "5m", "inputTokens": 600}],
+        },
+        {"input": 100, "cache_read": 4000, "cache_write_5m": 600, "cache_write_1h": 400, "output": 50},
+    ),
+    (
+        "bedrock.converse",
+        {**CONVERSE, "totalTokens": 1150, "cacheWriteInputTokens": 1000, "cacheDetails": []},
+        {"input": 100, "cache_write_5m": 1000, "output": 50},
+    ),
+    (
+        "bedrock.converse",
+        {**CONVERSE, "cacheReadInputTokens": None, "cacheWriteInputTokens": None, "cacheDetails": None},
+        {"input": 100, "output": 50},
+    ),
+    (
+        "bedrock.invoke",
+        {
+            METRICS: {
+                **INVOKE,
+                "cacheReadInputTokenCount": 7,
+                "cacheWriteInputTokenCount": 9,
+                "invocationLatency": 1305,
+                "firstByteLatency": 402,
+            },
+            "type": "message_stop",
+        },
+        {"input": 100, "cache_read": 7, "cache_write_5m": 9, "output": 50},
+    ),
+    ("bedrock.invoke", {**INVOKE, "cacheReadInputTokenCount": None}, {"input": 100, "output": 50}),
+    (
+        "gemini.generate",
+        {
+            **GEMINI,
+            "cachedContentTokenCount": 60,
+            "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 30,
+            "toolUsePromptTokenCount": 5,
+            "totalTokenCount": 155,
+            "trafficType": "ON_DEMAND",
+        },
+        {"input": 45, "cache_read": 60, "output": 50},
+    ),
+    (
+        "gemini.generate",
+        {
+            **GEMINI,
+            "cachedContentTokenCount": 60,
+            "candidatesTokenCount": 20,
+            "toolUsePromptTokenCount": 8,
+            "promptTokensDetails": [
+                {"modality": "TEXT", "tokenCount": 10},
+                {"modality": "AUDIO", "tokenCount": 40},
+                {"modality": "IMAGE", "tokenCount": 30},
+                {"modality": "VIDEO", "tokenCount": 15},
+                {"modality": "DOCUMENT", "tokenCount": 5},
+            ],
+            "cacheTokensDetails": [
+                {"modality": "AUDIO", "tokenCount": 25},
+                {"modality": "IMAGE", "tokenCount": 20},
+                {"modality": "VIDEO", "tokenCount": 10},
+                {"modality": "TEXT", "tokenCount": 5},
+            ],
+            "toolUsePromptTokensDetails": [{"modality": "IMAGE", "tokenCount": 6}, {"tokenCount": 2}],
+            "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 12}, {"modality": "text", "tokenCount": 8}],
+        },
+        {
+            "input": 5 + 5 + 2,
+            "cache_read": 10 + 5,
+            "audio_input": 15,
+            "audio_cache_read": 25,
+            "image_input": 10 + 6,
+            "image_cache_read": 20,
+            "video_input": 5,
+            "output": 8,
+            "image_output": 12,
+        },
+    ),
+    ("gemini.generate", {**GEMINI, "totalTokenCount": 100}, {"input": 100}),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "total_tokens": 150,
+            "cache_creation_input_tokens": 30,
+            "cache_read_input_tokens": 60,
+            "prompt_tokens_details": {"cached_tokens": 60, "cache_creation_tokens": 30, "text_tokens": 10},
+            "completion_tokens_details": {"reasoning_tokens": 10, "text_tokens": 40},
+            "server_tool_use": {"web_search_requests": 3},
+            "cost": 0.0123,
+        },
+        {"input": 10, "cache_read": 60, "cache_write_5m": 30, "output": 50, "web_search": 3},
+    ),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "prompt_tokens_details": {
+                "cache_write_tokens": 50,
+                "cache_creation_token_details": {
+                    "ephemeral_5m_input_tokens": 5,
+                    "ephemeral_30m_input_tokens": 10,
+                    "ephemeral_1h_input_tokens": 15,
+                    "ephemeral_12h_input_tokens": 20,
+                },
+            },
+        },
+        {
+            "input": 50,
+            "cache_write_5m": 5,
+            "cache_write_30m": 10,
+            "cache_write_1h": 15,
+            "cache_write_12h": 20,
+            "output": 50,
+        },
+    ),
+    (
+        "litellm",
+        {**CHAT, "prompt_tokens_details": {"cache_write_tokens": 30, "cache_creation_token_details": None}},
+        {"input": 70, "cache_write_30m": 30, "output": 50},
+    ),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "prompt_tokens_details": {"cached_tokens": 90, "image_tokens": 80, "audio_tokens": 4},
+            "completion_tokens_details": {"image_tokens": 30},
+        },
+        {"input": 6, "cache_read": 90, "audio_input": 4, "output": 20, "image_output": 30},
+    ),
+    (
+        "litellm",
+        {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36},
+        {"input": 36, "cache_read": 64, "output": 50},
+    ),
+]
+
+REFUSED = [
+    (
+        "openai.chat",
+        {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 37},
+        r"is 100, .* add up to 101",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_tokens_details": {"cached_tokens": 63}},
+        r"cached_tokens is 63, but usage\.prompt_cache_hit_tokens is 64",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"cached_creation_tokens": 30}, "claude_cache_creation_1_h_tokens": 20},
+        r"cached_creation_tokens is 30, .* add up to 20",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"cached_creation_tokens": 30, "cache_write_tokens": 31}},
+        r"cached_creation_tokens is 30, but .*cache_write_tokens is 31",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "total_tokens": 151, "prompt_tokens_details": {"cached_tokens": 6}, "usage_semantic": "anthropic"},
+        r"total_tokens is 151, .* 150",
+    ),
+    ("openai.chat", {**CHAT, "prompt_tokens_details": {"image_tokens": 101}}, r"image_tokens is 101, .* 100"),
+    ("openai.chat", {**CHAT, "completion_tokens_details": {"image_tokens": 51}}, r"completion_tokens is 50, .*51"),
+    ("openai.responses", {**RESPONSES, "total_tokens": 151}, r"total_tokens is 151, .* add up to 150"),
+    (
+        "openai.responses",
+        {**RESPONSES, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 41}},
+        r"input_tokens is 100, but cached \(60\), cache-write \(41\)",
+    ),
+    (
+        "openai.responses",
+        {
+            **RESPONSES,
+            "input_tokens_details": {
+                "cache_write_tokens": 30,
+                "cache_write_tokens_details": {"ttl_30m_tokens": 30, "ttl_12h_tokens": 1},
+            },
+        },
+        r"cache_write_tokens is 30, .* adds up to 31",
+    ),
+    ("openai.responses", {**RESPONSES, "output_tokens_details": {"reasoning_tokens": 51}}, r"is 51, more than .* 50"),
+    ("bedrock.converse", {**CONVERSE, "totalTokens": 151}, r"totalTokens is 151, .* add up to 150"),
+    (
+        "bedrock.converse",
+        {**CONVERSE, "cacheWriteInputTokens": 10, "cacheDetails": [{"ttl": "1h", "inputTokens": 9}]},
+        r"cacheWriteInputTokens is 10, .* adds up to 9",
+    ),
+    ("bedrock.converse", {**CONVERSE, "cacheDetails": [{"ttl": "1h"}]}, r"cacheDetails\[0\]\.inputTokens is missing"),
+    ("bedrock.converse", {**CONVERSE, "cacheDetails": {}}, r"cacheDetails must be a list"),
+    ("bedrock.invoke", {METRICS: {"inputTokenCount": 1}}, rf"{METRICS}\.outputTokenCount is missing"),
+    ("bedrock.invoke", {METRICS: 5}, rf"{METRICS} must be an object, not 5"),
+    ("gemini.generate", {**GEMINI, "candidatesTokenCount": 5, "totalTokenCount": 106}, r"is 106, .* add up to 105"),
+    ("gemini.generate", {**GEMINI, "cachedContentTokenCount": 101}, r"is 101, more than usage\.promptTokenCount, 100"),
+    (
+        "gemini.generate",
+        {**GEMINI, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 101}]},
+        r"promptTokenCount is 100, .* adds up to 101",
+    ),
+    (
+        "gemini.generate",
+        {
+            **GEMINI,
+            "cachedContentTokenCount": 50,
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 5}],
+            "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 6}],
+        },
+        r"6 AUDIO tokens, .* only 5",
+    ),
+    (
+        "gemini.generate",
+        {
+            **GEMINI,
+            "cachedContentTokenCount": 50,
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 60}],
+        },
+        r"promptTokenCount is 100, but cached tokens \(50\) and .* \(60\) are more",
+    ),
+    ("gemini.generate", {**GEMINI, "trafficType": "ON_DEMAND_FLEX", "serviceTier": "priority"}, r"flex, .* priority"),
+    (
+        "litellm",
+        {**CHAT, "cache_read_input_tokens": 6, "prompt_tokens_details": {"cached_tokens": 5}},
+        r"cached_tokens is 5, but usage\.cache_read_input_tokens is 6",
+    ),
+    (
+        "litellm",
+        {**CHAT, "cache_creation_input_tokens": 0, "prompt_tokens_details": {"cache_creation_tokens": 5}},
+        r"cache_creation_input_tokens is 0, but .*cache_creation_tokens is 5",
+    ),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "cache_creation_input_tokens": 5,
+            "prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_1h_input_tokens": 6}},
+        },
+        r"cache_creation_input_tokens is 5, .* adds up to 6",
+    ),
+    ("litellm", {**CHAT, "total_tokens": 149}, r"total_tokens is 149, .* add up to 150"),
+    ("litellm", {**CHAT, "cache_read_input_tokens": 101}, r"prompt_tokens is 100, but cached \(101\)"),
+    ("litellm", {**CHAT, "prompt_cache_hit_tokens": 1, "prompt_cache_miss_tokens": 1}, r"is 100, .* add up to 2"),
+    (
+        "litellm",
+        {**CHAT, "server_tool_use": {"web_search_requests": 1}, "prompt_tokens_details": {"web_search_requests": 2}},
+        r"web_search_requests is 1, but .* is 2",
+    ),
+]
+
+WAITING = [
+    ("openai.chat", {**CHAT, "input_tokens": 5}, "input_tokens"),
+    (
+        "openai.responses",
+        {**RESPONSES, "input_tokens_details": {"audio_tokens": 5}},
+        "input_tokens_details.audio_tokens",
+    ),
+    ("openai.responses", {**RESPONSES, "output_tokens_details": {"x": 5}}, "output_tokens_details.x"),
+    (
+        "openai.responses",
+        {
+            **RESPONSES,
+            "input_tokens_details": {"cache_write_tokens": 9, "cache_write_tokens_details": {"ttl_7d_tokens": 9}},
+        },
+        "input_tokens_details.cache_write_tokens_details.ttl_7d_tokens",
+    ),
+    ("bedrock.converse", {**CONVERSE, "reasoningTokens": 5}, "reasoningTokens"),
+    (
+        "bedrock.converse",
+        {**CONVERSE, "cacheWriteInputTokens": 5, "cacheDetails": [{"ttl": "24h", "inputTokens": 5}]},
+        "cacheDetails[].24h",
+    ),
+    ("bedrock.converse", {**CONVERSE, "cacheDetails": [{"ttl": "1h", "inputTokens": 0, "x": 1}]}, "cacheDetails[].x"),
+    ("bedrock.invoke", {**INVOKE, "reasoningTokenCount": 5}, "reasoningTokenCount"),
+    ("bedrock.invoke", {METRICS: {**INVOKE, "x": 1}}, f"{METRICS}.x"),
+    ("bedrock.invoke", {METRICS: INVOKE, "inputTokenCount": 7}, "inputTokenCount"),
+    ("gemini.generate", {**GEMINI, "responseTokenCount": 5}, "responseTokenCount"),
+    (
+        "gemini.generate",
+        {**GEMINI, "promptTokensDetails": [{"modality": "SMELL", "tokenCount": 5}]},
+        "promptTokensDetails[].SMELL",
+    ),
+    ("gemini.generate", {**GEMINI, "promptTokensDetails": [{"x": 5}]}, "promptTokensDetails[].x"),
+    ("litellm", {**CHAT, "server_tool_use": {"browser_open_requests": 1}}, "server_tool_use.browser_open_requests"),
+    (
+        "litellm",
+        {**CHAT, "prompt_tokens_details": {"cached_tokens_details": {"audio_tokens": 1, "text_tokens": 5}}},
+        "prompt_tokens_details.cached_tokens_details.audio_tokens",
+    ),
+    (
+        "litellm",
+        {**CHAT, "prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_7d_input_tokens": 5}}},
+        "prompt_tokens_details.cache_creation_token_details.ephemeral_7d_input_tokens",
+    ),
+    ("litellm", {**CHAT, "prompt_tokens_details": {"tool_use_tokens": 5}}, "prompt_tokens_details.tool_use_tokens"),
+]
+
+TIERS = [
+    ("openai.chat", {**CHAT, "service_tier": "default"}, "standard"),
+    ("openai.chat", {**CHAT, "service_tier": "priority"}, "priority"),
+    ("openai.responses", {**RESPONSES, "service_tier": "auto"}, "standard"),
+    ("openai.responses", {**RESPONSES, "service_tier": "ultrafast"}, "ultrafast"),
+    ("bedrock.converse", {**CONVERSE, "serviceTier": {"type": "default"}}, "standard"),
+    ("bedrock.converse", {**CONVERSE, "serviceTier": {"type": "flex"}}, "flex"),
+    ("bedrock.converse", {**CONVERSE, "serviceTier": "reserved"}, "reserved"),
+    ("gemini.generate", {**GEMINI, "trafficType": "ON_DEMAND_PRIORITY"}, "priority"),
+    ("gemini.generate", {**GEMINI, "trafficType": "ON_DEMAND_FLEX"}, "flex"),
+    ("gemini.generate", {**GEMINI, "trafficType": "PROVISIONED_THROUGHPUT"}, "PROVISIONED_THROUGHPUT"),
+    ("gemini.generate", {**GEMINI, "trafficType": "ON_DEMAND_OFFPEAK"}, "ON_DEMAND_OFFPEAK"),
+    ("gemini.generate", {**GEMINI, "serviceTier": "unspecified"}, "standard"),
+    ("gemini.generate", {**GEMINI, "serviceTier": "priority", "trafficType": None}, "priority"),
+    ("gemini.generate", {**GEMINI, "serviceTier": "flex", "trafficType": "ON_DEMAND"}, "flex"),
+    ("litellm", {**CHAT, "service_tier": "batch"}, "batch"),
+]
+
+REQUIRED = [
+    ("openai.responses", RESPONSES),
+    ("bedrock.converse", CONVERSE),
+    ("bedrock.invoke", INVOKE),
+    ("gemini.generate", GEMINI),
+    ("litellm", CHAT),
+]
+
+
+@pytest.mark.parametrize(("name", "usage", "meters"), SAMPLES)
+def test_a_sample_becomes_disjoint_meters(name: str, usage: dict[str, Any], meters: dict[str, int]) -> None:
+    read = formats.read(name, usage)
+    assert read.quantities == meters
+    assert read.unknown == ""
+
+
+@pytest.mark.parametrize(("name", "usage", "figures"), REFUSED)
+def test_a_contradiction_is_refused_with_both_figures(name: str, usage: dict[str, Any], figures: str) -> None:
+    with pytest.raises(InvalidUsage, match=figures):
+        formats.read(name, usage)
+
+
+@pytest.mark.parametrize(("name", "usage", "unknown"), WAITING)
+def test_a_counter_above_zero_that_is_new_to_us_waits(name: str, usage: dict[str, Any], unknown: str) -> None:
+    assert formats.read(name, usage).unknown == unknown
+
+
+@pytest.mark.parametrize(("name", "usage", "tier"), TIERS)
+def test_the_standard_tier_by_any_name_is_standard_and_others_stay(name: str, usage: dict[str, Any], tier: str) -> None:
+    assert formats.read(name, usage).service_tier == tier
+
+
+@pytest.mark.parametrize(("name", "usage"), REQUIRED)
+@pytest.mark.parametrize("value", [None, -1, 0.5, "1", True, 10**13])
+def test_a_required_count_that_is_none_or_impossible_is_refused_by_name(
+    name: str, usage: dict[str, int], value: object
+) -> None:
+    for field in usage:
+        with pytest.raises(InvalidUsage, match=rf"usage\.{field} (is missing|must be)"):
+            formats.read(name, {**usage, field: value})
+
+
+def test_speed_and_geography_come_through_litellm() -> None:
+    usage = formats.read("litellm", {**CHAT, "speed": "fast", "inference_geo": "us"})
+    assert usage == Usage({"input": 100, "output": 50}, 100, speed="fast", inference_geo="us")
