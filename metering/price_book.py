@@ -160,6 +160,7 @@ def _owned(wanted: Book, shelf: _Shelf, makers: Mapping[str, str]) -> Iterator[t
 
 def _term(row: Row) -> Term:
     return Term(
+        variant=row.variant,
         meter=row.meter,
         above_prompt_tokens=row.above_prompt_tokens,
         unit_price=row.unit_price,
@@ -194,7 +195,7 @@ def _write(changes: Changes, at: datetime) -> None:
 
 
 COPIED = (
-    "kind, channel_id, model_id, meter, above_prompt_tokens, unit_price, per,"
+    "kind, channel_id, model_id, variant, meter, above_prompt_tokens, unit_price, per,"
     " effective_from, effective_until, daily_from, daily_until, derived, source, created_at"
 )
 
@@ -205,6 +206,7 @@ def _line(owner: Owner, term: Term, created_at: datetime) -> str:
         kind.value,
         owner.channel_id,
         owner.model_id,
+        term.variant,
         term.meter,
         term.above_prompt_tokens,
         term.unit_price,

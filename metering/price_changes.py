@@ -22,6 +22,7 @@ class Owner:
 class Term:
     """A price row. `unit_price` in USD per `per`; moments are aware datetimes, None without a bound."""
 
+    variant: str
     meter: str
     above_prompt_tokens: int
     unit_price: Decimal
@@ -41,9 +42,9 @@ class Term:
         return replace(self, effective_from=None)
 
     @property
-    def slot(self) -> tuple[str, int, time | None]:
+    def slot(self) -> tuple[str, str, int, time | None]:
         """What a price that changes has in common with the one before it."""
-        return self.meter, self.above_prompt_tokens, self.daily_from
+        return self.variant, self.meter, self.above_prompt_tokens, self.daily_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def compare(
 ) -> Changes:
     """The difference. An owner without any price takes all at once, from the beginning of time.
 
-    Elsewhere a difference needs `approve` and begins at `at`. A meter that an operator has priced is left alone. An
-    owner that the source no longer has keeps its prices.
+    Elsewhere a difference needs `approve` and begins at `at`. A variant's meter that an operator has priced is left
+    alone. An owner that the source no longer has keeps its prices.
     """
     changes = Changes()
     for owner, terms in wanted:
@@ -105,12 +106,12 @@ def _compare_owner(
     at: datetime,
 ) -> None:
     in_force = [(row, rest) for row in held if (rest := row.term.remaining(at)) is not None]
-    by_hand = {rest.meter for row, rest in in_force if not row.is_ours}
-    unmatched = {rest: row for row, rest in in_force if row.is_ours and rest.meter not in by_hand}
+    by_hand = {(rest.variant, rest.meter) for row, rest in in_force if not row.is_ours}
+    unmatched = {rest: row for row, rest in in_force if row.is_ours and (rest.variant, rest.meter) not in by_hand}
     new: list[Term] = []
     for term in terms:
         rest = term.remaining(at)
-        if rest is None or rest.meter in by_hand or unmatched.pop(rest, None) is not None:
+        if rest is None or (rest.variant, rest.meter) in by_hand or unmatched.pop(rest, None) is not None:
             changes.unchanged += 1
         else:
             new.append(replace(rest, effective_from=rest.effective_from or at))

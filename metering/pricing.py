@@ -96,7 +96,7 @@ class _Grid:
     times: tuple[time, ...]
 
 
-_GridKey = tuple[int, int, int, int | None]
+_GridKey = tuple[int, int, str, int, int | None]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class PriceTable:
         card = self._only_cards.get(line)
         if card is not None:
             return card
-        grid_key = (asked.model_id, asked.channel_id, plan.id, asked.account_id)
+        grid_key = (asked.model_id, asked.channel_id, asked.variant, plan.id, asked.account_id)
         grid = self._grids.get(grid_key)
         if grid is None:
             grid = self._grids[grid_key] = self._make_grid(asked, plan)
@@ -156,6 +156,8 @@ class PriceTable:
         charges = self.charges.get(asked.model_id)
         if not costs or not charges:
             raise Unrateable("no_price", f"{self._names(asked)} has no price")
+        # Rows of other variants neither hold nor mark where anything changes.
+        costs, charges = (tuple(row for row in rows if row.variant in {"", asked.variant}) for rows in (costs, charges))
         rows = costs + charges
         rules = plan.rules_for(asked.model_id, self.catalog.models[asked.model_id].public_id, asked.channel_id)
         bounds = [(row.effective_from, row.effective_until) for row in rows]

@@ -3,6 +3,9 @@
 genai-prices picks the last conditional price whose condition holds: a start date (UTC), a window of the day (UTC), or
 none; with none holding it takes the first. `segments` turns that list into stretches between the start dates, each
 with a base price and the windows that override it, so that a price row can say the same with plain columns.
+
+Beside them a model has variants: partial prices for requests whose context says so, perhaps from a date on. Of those
+that a request fits, the first in the list that prices a unit wins; units that none of them prices cost the standard.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +18,16 @@ from typing import Any
 from genai_prices.data_snapshot import get_snapshot
 
 Tiers = tuple[tuple[int, Decimal], ...]  # (for prompts of more tokens than this, USD per the unit's size), ascending
+
+
+# What a request's context says → the variant. What is not here has no rows.
+VARIANTS = {
+    ("processing", "batch"): "batch",
+    ("service_tier", "flex"): "flex",
+    ("service_tier", "priority"): "priority",
+    ("service_tier", "fast"): "fast",
+    ("speed", "fast"): "fast",
+}
 
 
 class UnreadablePrices(ValueError):
@@ -38,8 +51,24 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceVariant:
+    """Other prices of some units for requests of one kind (`Price.variant`), from a UTC date on; None: always."""
+
+    name: str
+    starts: date | None
+    prices: Mapping[str, Tiers]
+
+    def holds_from(self, day: date | None) -> bool:
+        """Whether it holds from a day on; None is the beginning of time."""
+        return self.starts is None or (day is not None and self.starts <= day)
+
+
+@dataclass(frozen=True, slots=True)
 class SourceModel:
-    """One model of one provider. `exact` are names that mean it, `partial` are beginnings or parts of such names."""
+    """One model of one provider. `exact` are names that mean it, `partial` are beginnings or parts of such names.
+
+    Of two `variants` of one name the first goes before, unit by unit. `notes` say what of its prices is left out.
+    """
 
     provider: str
     id: str
@@ -49,6 +78,8 @@ class SourceModel:
     partial: tuple[str, ...]
     segments: tuple[Segment, ...]
     problem: str = ""
+    variants: tuple[SourceVariant, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def units(self) -> frozenset[str]:
@@ -67,14 +98,15 @@ def read_providers() -> dict[str, Provider]:
     return {
         provider.id: Provider(
             id=provider.id,
-            models=tuple(_model(provider.id, model) for model in provider.models),
+            models=tuple(read_model(provider.id, model) for model in provider.models),
             fallbacks=tuple(provider.fallback_model_providers or ()),
         )
         for provider in get_snapshot().providers
     }
 
 
-def _model(provider: str, model: Any) -> SourceModel:
+def read_model(provider: str, model: Any) -> SourceModel:
+    """One model of the snapshot; `problem` says why its prices can't be read, if they can't."""
     exact: list[str] = []
     partial: list[str] = []
     _collect_names(model.match, exact, partial)
@@ -84,6 +116,7 @@ def _model(provider: str, model: Any) -> SourceModel:
         found = segments(model.prices)
     except UnreadablePrices as error:
         problem = str(error)
+    variants, notes = _variants(model.price_variants or ())
     return SourceModel(
         provider=provider,
         id=model.id,
@@ -93,7 +126,33 @@ def _model(provider: str, model: Any) -> SourceModel:
         partial=tuple(dict.fromkeys(partial)),
         segments=found,
         problem=problem,
+        variants=variants,
+        notes=notes,
     )
+
+
+def _variants(options: Iterable[Any]) -> tuple[tuple[SourceVariant, ...], tuple[str, ...]]:
+    """The variants that rows can express, in their order, and a sentence for each that they can't.
+
+    One without prices is the standard under another name, and nothing to read.
+    """
+    found: list[SourceVariant] = []
+    notes: list[str] = []
+    for option in options:
+        context = " and ".join(f"{key} {value}" for key, value in sorted(option.when.items()))
+        name = VARIANTS.get(next(iter(option.when.items()))) if len(option.when) == 1 else None
+        try:
+            prices = _tiers(option.prices)
+            if prices and name is None:
+                raise UnreadablePrices("there is no such kind of request here")
+            if prices and not (option.constraint is None or _is_dated(option.constraint)):
+                raise UnreadablePrices("it holds in a window of the day")
+        except UnreadablePrices as error:
+            notes.append(f"prices for {context} left out: {error}")
+            continue
+        if prices and name is not None:
+            found.append(SourceVariant(name, getattr(option.constraint, "start_date", None), prices))
+    return tuple(found), tuple(dict.fromkeys(notes))
 
 
 def _collect_names(clause: Any, exact: list[str], partial: list[str]) -> None:

@@ -10,7 +10,7 @@ from metering.price_sources.bedrock import bedrock_models
 from metering.price_sources.channels import CHANNELS, ChannelSpec
 from metering.price_sources.genai import Provider, SourceModel
 from metering.price_sources.naming import Name, fold, is_full_name, plain, read_name, unique
-from metering.price_sources.rows import SPLIT_OUTPUT_UNITS, UNIT_METERS, Row, price_rows
+from metering.price_sources.rows import BATCH, SPLIT_OUTPUT_UNITS, UNIT_METERS, Row, halved_batches, price_rows
 
 Pair = tuple[str, str]  # channel name, model's public id
 
@@ -153,7 +153,7 @@ class Listing:
                 draft.other_names.add(name)
 
     def _add_fallbacks(self, channel: ChannelSpec) -> None:
-        """Where a cloud has no price of its own, genai-prices takes the maker's; the rows say so."""
+        """Where a cloud has no price of its own, genai-prices takes the maker's standard price; the rows say so."""
         fallbacks = self.providers[channel.provider].fallbacks
         for maker in self.channels:
             if not maker.vendor or maker.provider not in fallbacks:
@@ -162,7 +162,9 @@ class Listing:
                 pair = (channel.name, draft.public_id)
                 rows = self.costs.get((maker.name, draft.public_id))
                 if rows is not None and draft.vendor == maker.vendor and pair not in self.costs:
-                    self.costs[pair] = tuple(replace(row, derived=f"price on {maker.name}") for row in rows)
+                    mark = f"price on {maker.name}"
+                    standard = tuple(replace(row, derived=mark) for row in rows if row.variant == "")
+                    self.costs[pair] = self._with_batches(channel, draft, standard)
 
     # --- drafts and prices
 
@@ -193,11 +195,23 @@ class Listing:
         segments, note = amended(channel.name, source)
         if note and note not in self.notes:
             self.notes.append(note)
-        return price_rows(segments, model_facts.family(draft.public_id, draft.vendor))
+        family = model_facts.family(draft.public_id, draft.vendor)
+        return self._with_batches(channel, draft, price_rows(segments, family, source.variants))
+
+    def _with_batches(self, channel: ChannelSpec, draft: Draft, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """The rows, and where the maker's general rule holds, those of batches that the source does not price."""
+        family = model_facts.family(draft.public_id, draft.vendor)
+        has_batch_price = any(row.variant == BATCH for row in rows)
+        if model_facts.halves_batches(channel.name, family, has_batch_price=has_batch_price):
+            return (*rows, *halved_batches(rows))
+        return rows
 
     def _sell(self, channel: ChannelSpec, draft: Draft, source: SourceModel) -> None:
         self.costs[channel.name, draft.public_id] = self._rows(channel, draft, source)
         self._sold.add((channel.name, source.id))
+        self.notes += unique(
+            note for text in source.notes if (note := f"{channel.name}: {source.id}: {text}") not in self.notes
+        )
         draft.context_window = draft.context_window or source.context_window
         draft.label = draft.label or source.label
 

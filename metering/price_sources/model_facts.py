@@ -76,6 +76,9 @@ MAX_OUTPUT_TOKENS = tuple(
     )
 )
 
+# Where Claude's batches cost half of what single requests do there.
+CLAUDE_BATCH_CHANNELS = frozenset({"anthropic", "bedrock", "bedrock-regional", "vertex"})
+
 # Claude from 4.6 on costs more where inference is kept in the US.
 US_PREMIUM = Decimal("1.1")
 NO_PREMIUM = Decimal(1)
@@ -86,6 +89,16 @@ def family(public_id: str, vendor: str) -> Family:
     if vendor == "anthropic" or re.search(r"(^|/)claude-", public_id):
         return Family.CLAUDE
     return Family.OPENAI if vendor == "openai" else Family.OTHER
+
+
+def halves_batches(channel: str, kind: Family, *, has_batch_price: bool) -> bool:
+    """Whether batches cost half the standard price by the maker's general rule, where the source has no price.
+
+    Anthropic's rule holds for every Claude model, OpenAI's for the models it sells in batches.
+    """
+    if kind is Family.CLAUDE:
+        return channel in CLAUDE_BATCH_CHANNELS
+    return kind is Family.OPENAI and channel == "openai" and has_batch_price
 
 
 def max_output_tokens(public_id: str) -> int | None:

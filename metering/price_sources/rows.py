@@ -6,14 +6,15 @@ model with nothing else is not in the book; usage of such a unit parks. output_r
 price output tokens apart that our one output meter would hide: models that have them are left out whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
+from itertools import pairwise
 
-from metering.meters import BY_NAME
-from metering.price_sources.genai import Segment, Tiers
+from metering.meters import BY_NAME, PER_MILLION
+from metering.price_sources.genai import Segment, SourceVariant, Tiers
 from relayadmin.money import EXACT, to_unit_price
 
 UNIT_METERS = {
@@ -43,6 +44,10 @@ CLAUDE_MULTIPLES = {
     "cache_write_1h": Decimal(2),
     "cache_read": Decimal("0.1"),
 }
+# What batches cost where the maker's general rule is all there is; facts of the makers' price pages.
+BATCH = "batch"
+BATCH_MULTIPLE = Decimal("0.5")
+HALF_PRICE = "half of the standard price"
 INPUT_PRICE = "input price"
 WRITE_PRICE = "cache write price"
 
@@ -67,6 +72,7 @@ class Row:
     daily_from: time | None = None
     daily_until: time | None = None
     derived: str = ""
+    variant: str = ""
 
     @property
     def per(self) -> int:
@@ -79,40 +85,115 @@ class _MeterPrice:
     derived: str = ""
 
 
-def price_rows(segments: Sequence[Segment], family: Family) -> tuple[Row, ...]:
+def price_rows(segments: Sequence[Segment], family: Family, variants: Sequence[SourceVariant] = ()) -> tuple[Row, ...]:
     """Every row of one model on one channel; stretches in which a price stays the same are one row."""
-    rows = [
-        Row(
-            meter,
-            above,
-            to_unit_price(price),
-            part.starts,
-            part.ends,
-            part.daily_from,
-            part.daily_until,
-            how.derived,
-        )
-        for part in segments
-        for meter, how in _meter_prices(part, family).items()
-        for above, price in how.tiers
-    ]
+    rows = [row for part in segments for row in _segment_rows(part, _meter_prices(part, family), "")]
+    for name in dict.fromkeys(variant.name for variant in variants):
+        own = [variant for variant in variants if variant.name == name]
+        rows += [row for part in segments for row in _variant_rows(part, own, family)]
     return tuple(_joined(rows))
+
+
+def halved_batches(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Batch rows at half the standard price of every token meter, up to where the first batch row of the source begins.
+
+    Calls cost in a batch what they always do, so they have no row. Nothing, where batch rows hold from the beginning.
+    """
+    begins = [row.effective_from for row in rows if row.variant == BATCH]
+    if None in begins:
+        return ()
+    until = min((day for day in begins if day is not None), default=None)
+    return tuple(
+        replace(
+            row,
+            variant=BATCH,
+            unit_price=to_unit_price(EXACT.multiply(row.unit_price, BATCH_MULTIPLE)),
+            effective_until=_earlier(row.effective_until, until),
+            derived=HALF_PRICE,
+        )
+        for row in rows
+        if row.variant == "" and row.per == PER_MILLION and _begins_before(row.effective_from, until)
+    )
+
+
+def _begins_before(begins: date | None, until: date | None) -> bool:
+    return begins is None or until is None or begins < until
+
+
+def _earlier(end: date | None, other: date | None) -> date | None:
+    return other if end is None else end if other is None else min(end, other)
+
+
+def _segment_rows(part: Segment, prices: "Mapping[str, _MeterPrice]", variant: str) -> Iterator[Row]:
+    for meter, how in prices.items():
+        for above, price in how.tiers:
+            yield Row(
+                meter,
+                above,
+                to_unit_price(price),
+                part.starts,
+                part.ends,
+                part.daily_from,
+                part.daily_until,
+                how.derived,
+                variant,
+            )
+
+
+def _variant_rows(part: Segment, variants: Sequence[SourceVariant], family: Family) -> Iterator[Row]:
+    """What requests of one variant pay apart from the standard in one stretch: its own prices, and what derives from
+    them. Its tiers take the place of the standard's.
+    """
+    for piece in _pieces(part, variants):
+        own: dict[str, Tiers] = {}
+        for variant in variants:
+            if variant.holds_from(piece.starts):
+                own = {**variant.prices, **own}
+        if own:
+            marks = {unit: mark for unit, mark in piece.marks.items() if unit not in own}
+            special = _meter_prices(replace(piece, prices={**piece.prices, **own}, marks=marks), family)
+            standard = _meter_prices(piece, family)
+            given = {meter for unit in own for meter in _meters_of(unit, family)}
+            apart = {
+                meter: how
+                for meter, how in special.items()
+                if meter in given or meter not in standard or how.tiers != standard[meter].tiers
+            }
+            yield from _segment_rows(piece, apart, variants[0].name)
+
+
+def _pieces(part: Segment, variants: Sequence[SourceVariant]) -> Iterator[Segment]:
+    """A segment cut where a variant begins in it."""
+    inside = {
+        variant.starts
+        for variant in variants
+        if variant.starts is not None
+        and (part.starts is None or part.starts < variant.starts)
+        and (part.ends is None or variant.starts < part.ends)
+    }
+    for begin, end in pairwise((part.starts, *sorted(inside), part.ends)):
+        yield replace(part, starts=begin, ends=end)
 
 
 def _meter_prices(segment: Segment, family: Family) -> dict[str, _MeterPrice]:
     found = {
-        UNIT_METERS[unit]: _MeterPrice(tiers, segment.marks.get(unit, ""))
+        meter: _MeterPrice(tiers, segment.marks.get(unit, ""))
         for unit, tiers in segment.prices.items()
-        if unit in UNIT_METERS
+        for meter in _meters_of(unit, family)
     }
     write = segment.prices.get(CACHE_WRITE_UNIT)
-    if write is not None:
-        found["cache_write_30m" if family is Family.OPENAI else "cache_write_5m"] = _MeterPrice(write)
     if "input" in found:
         for meter in ("cache_read", *CACHE_WRITES):
             if meter not in found:
                 found[meter] = _derived(meter, found["input"].tiers, write, family)
     return found
+
+
+def _meters_of(unit: str, family: Family) -> tuple[str, ...]:
+    """The meter that a unit of the source prices; none if we have none."""
+    if unit == CACHE_WRITE_UNIT:
+        return ("cache_write_30m" if family is Family.OPENAI else "cache_write_5m",)
+    return (UNIT_METERS[unit],) if unit in UNIT_METERS else ()
 
 
 def _derived(meter: str, input_tiers: Tiers, write: Tiers | None, family: Family) -> _MeterPrice:

@@ -15,12 +15,13 @@ pytestmark = pytest.mark.django_db
 
 
 def prices(payer: Payer, model: str = SONNET) -> dict[str, dict[str, Any]]:
-    """By meter, for a model with one price per meter."""
-    return {row["meter"]: row for row in CustomerApi(payer).get("prices", model=model).body["data"]}
+    """The standard ones by meter, for a model with one standard price per meter."""
+    rows = CustomerApi(payer).get("prices", model=model).body["data"]
+    return {row["meter"]: row for row in rows if row["variant"] == "standard"}
 
 
 def announce(model: str, meter: str, unit_price: str, *, at: datetime) -> None:
-    old = Price.objects.get(model__public_id=model, kind="charge", meter=meter)
+    old = Price.objects.get(model__public_id=model, kind="charge", variant="", meter=meter)
     Price.objects.create(
         kind="charge",
         model=Model.objects.get(public_id=model),
@@ -55,6 +56,14 @@ def test_list_prices_stand_with_their_multiple_of_input() -> None:
     assert (rows["web_search"]["per"], rows["web_search"]["multiplier_of_input"]) == (1000, None)
 
 
+def test_what_other_kinds_of_request_cost_stands_beside_it() -> None:
+    rows = CustomerApi(make_payer()).get("prices", model="claude-opus-5-5").body["data"]
+    found = {(row["variant"], row["meter"]): (row["unit_price"], row["multiplier_of_input"]) for row in rows}
+    assert found["batch", "cache_write_1h"] == ("4.000000", "2")
+    assert found["fast", "output"] == ("40.000000", "5")
+    assert ("batch", "web_search") not in found
+
+
 def test_a_plan_changes_prices_and_not_their_multiples() -> None:
     payer, plan = make_payer(), Plan.objects.create(name="dear", multiplier=Decimal("1.2"))
     CustomerPlan.objects.create(customer=payer.customer, plan=plan)
@@ -69,7 +78,8 @@ def test_announced_prices_are_shown_and_past_ones_are_not() -> None:
     payer, tomorrow = make_payer(), (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
     announce(SONNET, "output", "20", at=tomorrow)
     moment = tomorrow.strftime("%Y-%m-%dT%H:%M:%SZ")
-    rows = [row for row in CustomerApi(payer).get("prices", model=SONNET).body["data"] if row["meter"] == "output"]
+    found = CustomerApi(payer).get("prices", model=SONNET).body["data"]
+    rows = [row for row in found if (row["variant"], row["meter"]) == ("standard", "output")]
     assert [(row["unit_price"], row["effective_from"], row["effective_until"]) for row in rows] == [
         ("15.000000", None, moment),
         ("20.000000", moment, None),

@@ -14,7 +14,9 @@ from metering import pricing
 from metering.models import Channel, Model, ModelAlias, Price, PriceBookVersion
 from metering.price_book import SOURCE, import_prices
 from metering.price_sources.book import Book
+from metering.rating import Unrateable
 from tests.price_source import NOW, Source, new_source, plain, row
+from tests.world import SONNET
 
 LATER = NOW + timedelta(days=1)
 pytestmark = pytest.mark.django_db
@@ -24,13 +26,13 @@ pytestmark = pytest.mark.django_db
 
 
 def prices(
-    model: str, channel: str = "anthropic", *, at: datetime = NOW, prompt_tokens: int = 1000
+    model: str, channel: str = "anthropic", *, at: datetime = NOW, prompt_tokens: int = 1000, variant: str = ""
 ) -> dict[str, tuple[str, str]]:
     """{meter: (cost, list price)} in USD per million or thousand."""
     table = pricing.current()
     model_id = table.catalog.resolve(model)
     assert model_id is not None
-    asked = pricing.Asked(model_id, table.catalog.channels[channel])
+    asked = pricing.Asked(model_id, table.catalog.channels[channel], variant)
     card = table.card(asked, plan=table.list_plan, at=at, prompt_tokens=prompt_tokens)
     return {meter: (plain(price.cost), plain(price.charge)) for meter, price in card.meters.items()}
 
@@ -139,13 +141,100 @@ def test_web_search_costs_ten_dollars_a_thousand() -> None:
 def test_derived_prices_say_so() -> None:
     marks = {
         (row.channel and row.channel.name, row.meter): row.derived
-        for row in Price.objects.filter(model__public_id="claude-sonnet-4-20250514").select_related("channel")
+        for row in Price.objects.filter(model__public_id=SONNET, variant="").select_related("channel")
     }
 
     assert marks["anthropic", "cache_write_1h"] == marks[None, "cache_write_1h"] == ""
     assert marks["bedrock", "cache_write_1h"] == "claude rule: 2 × input"
     assert marks["bedrock", "cache_read"] == ""
     assert marks["azure", "input"] == "price on anthropic"
+
+
+BATCHES_CAME_TO_THE_SOURCE = datetime(2026, 10, 14, tzinfo=UTC)
+
+
+def halves(costs: str) -> str:
+    return " ".join(plain(Decimal(cost) / 2) for cost in costs.split())
+
+
+@pytest.mark.parametrize(("model", "expected"), CLAUDE.items())
+def test_a_batch_costs_half_and_so_do_its_cache_reads_and_writes(model: str, expected: str) -> None:
+    for at in (NOW, datetime(2026, 10, 7, tzinfo=UTC), BATCHES_CAME_TO_THE_SOURCE):
+        assert claude(model, at=at, variant="batch") == halves(expected)
+
+
+@pytest.mark.parametrize("channel", ["bedrock", "bedrock-regional", "vertex"])
+def test_a_batch_of_claude_costs_half_in_the_clouds_too(channel: str) -> None:
+    for model in CLAUDE:
+        for prompt in (1000, 250_000):
+            moment = {"prompt_tokens": prompt}
+            assert claude(model, channel, variant="batch", **moment) == halves(claude(model, channel, **moment))
+
+
+def test_a_batch_is_judged_by_the_tiers_and_dates_of_the_standard_price() -> None:
+    assert claude("claude-haiku-5-5", prompt_tokens=100_000, variant="batch") == "0.05 0.0625 0.1 0.005 0.25"
+    assert claude("claude-haiku-5-5", prompt_tokens=100_001, variant="batch") == "0.25 0.3125 0.5 0.025 1.25"
+    before = BATCHES_CAME_TO_THE_SOURCE - timedelta(microseconds=1)
+    assert claude("claude-haiku-5-5", at=before, prompt_tokens=100_001, variant="batch") == "0.25 0.3125 0.5 0.025 1.25"
+    dear = datetime(2026, 3, 1, tzinfo=UTC)
+    assert claude("claude-sonnet-4-6", at=dear, prompt_tokens=210_000, variant="batch") == "3 3.75 6 0.3 11.25"
+    assert claude("claude-sonnet-4-6", prompt_tokens=210_000, variant="batch") == "1.5 1.875 3 0.15 7.5"
+    dearer_reads = datetime(2026, 10, 6, tzinfo=UTC)
+    assert claude("claude-sonnet-5-5", at=dearer_reads, variant="batch") == "1 1.25 2 0.1 5"
+
+
+def test_calls_cost_the_same_in_a_batch() -> None:
+    assert prices("claude-opus-4-5", variant="batch")["web_search"] == ("10", "10")
+
+
+def test_derived_batch_prices_say_so_and_end_where_the_sources_begin() -> None:
+    rows = Price.objects.filter(model__public_id="claude-opus-5-5", kind="cost", variant="batch", meter="input")
+    found = {(row.channel.name, row.derived, row.effective_from, row.effective_until) for row in rows if row.channel}
+
+    half = "half of the standard price"
+    assert found == {
+        ("anthropic", half, None, BATCHES_CAME_TO_THE_SOURCE),
+        ("anthropic", "", BATCHES_CAME_TO_THE_SOURCE, None),
+        ("bedrock", half, None, None),
+        ("bedrock-regional", half, None, None),
+        ("vertex", half, None, None),
+    }
+
+
+def test_openais_batches_cost_half_before_the_source_says_so_and_what_it_says_afterwards() -> None:
+    before = BATCHES_CAME_TO_THE_SOURCE - timedelta(microseconds=1)
+
+    for at, cache_read in ((before, "0.25"), (BATCHES_CAME_TO_THE_SOURCE, "0.5")):
+        found = prices("o3", "openai", at=at, variant="batch")
+        assert [found[meter][0] for meter in ("input", "cache_read", "output")] == ["1", cache_read, "4"]
+
+
+def test_fast_mode_has_prices_of_its_own() -> None:
+    assert claude("claude-opus-5-5", variant="fast") == "8 10 16 0.4 40"
+    assert prices("claude-opus-5-5", variant="fast")["web_search"] == ("10", "10")
+    assert [prices("o3", "openai", variant="fast")[meter][0] for meter in ("input", "output")] == ["3.5", "14"]
+
+
+def test_a_flat_price_of_a_variant_holds_for_long_prompts_too() -> None:
+    assert prices("gpt-5.5", "openai", prompt_tokens=300_000)["input"] == ("10", "10")
+    assert prices("gpt-5.5", "openai", prompt_tokens=300_000, variant="priority")["input"] == ("12.5", "12.5")
+    assert prices("gpt-5.5", "openai", prompt_tokens=300_000, variant="flex")["input"] == ("5", "5")
+
+
+@pytest.mark.parametrize(
+    ("model", "channel", "variant", "at"),
+    [
+        ("claude-opus-5-5", "anthropic", "flex", NOW),
+        (SONNET, "anthropic", "fast", NOW),
+        ("claude-opus-5-5", "azure", "batch", NOW),
+        ("gpt-5.5", "azure", "priority", NOW),
+        ("gpt-5.5", "openai", "flex", datetime(2026, 10, 11, 23, 59, tzinfo=UTC)),
+        ("gemini-2.5-pro", "google", "batch", datetime(2026, 10, 13, 23, 59, tzinfo=UTC)),
+    ],
+)
+def test_a_variant_without_a_price_parks(model: str, channel: str, variant: str, at: datetime) -> None:
+    with pytest.raises(Unrateable, match=f"{model} on {channel} has no {variant} price"):
+        prices(model, channel, at=at, variant=variant)
 
 
 def test_openais_cache_writes_have_their_lifetimes() -> None:
@@ -203,7 +292,7 @@ def test_importing_the_same_again_changes_nothing() -> None:
     summary = import_prices(approve=True, dry_run=False, at=LATER)
 
     assert (summary.created, summary.pending) == (0, 0)
-    assert summary.unchanged > 20_000
+    assert summary.unchanged == Price.objects.count() > 25_000
     assert (version(), Price.objects.count(), ModelAlias.objects.count()) == before
 
 
@@ -284,6 +373,31 @@ def test_a_new_meter_of_a_known_model_waits_too(source: Source) -> None:
     assert source.bring_in(at=LATER, approve=True) == (2, 4, 0)
 
     assert ("web_search", 0, "10", LATER, None) in source.stored()
+
+
+def test_a_variants_price_changes_by_itself(source: Source) -> None:
+    source.rows = (*source.rows, row(price="1.5", variant="batch"))
+    source.bring_in()
+    source.rows = (row(), row("output", "15"), row(price="2", variant="batch"))
+
+    assert source.bring_in(at=LATER) == (0, 4, 2)
+    assert source.bring_in(at=LATER, approve=True) == (2, 4, 0)
+
+    assert prices(source.public_id, at=LATER)["input"] == ("3", "3")
+    assert prices(source.public_id, at=LATER, variant="batch")["input"] == ("2", "2")
+    assert prices(source.public_id, at=NOW, variant="batch")["input"] == ("1.5", "1.5")
+
+
+def test_an_operators_price_of_a_batch_leaves_the_standard_to_the_source(source: Source) -> None:
+    source.rows = (*source.rows, row(price="1.5", variant="batch"))
+    source.bring_in()
+    Price.objects.filter(model__public_id=source.public_id, variant="batch").update(source="operator")
+    source.rows = (row(price="4"), row("output", "15"), row(price="2", variant="batch"))
+
+    assert source.bring_in(at=LATER, approve=True) == (2, 4, 0)
+
+    assert prices(source.public_id, at=LATER)["input"] == ("4", "4")
+    assert prices(source.public_id, at=LATER, variant="batch")["input"] == ("1.5", "1.5")
 
 
 def test_a_new_channel_of_a_known_model_applies_at_once(source: Source) -> None:

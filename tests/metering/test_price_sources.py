@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import (
+    ClauseEquals,
     ConditionalPrice,
+    ModelInfo,
     ModelPrice,
+    PriceVariant,
     StartDateConstraint,
     Tier,
     TieredPrices,
@@ -20,10 +23,19 @@ from genai_prices.types import (
 from metering.price_sources.amendments import AMENDMENTS, amended
 from metering.price_sources.book import Book, build_book
 from metering.price_sources.channels import CHANNELS, LEFT_OUT
-from metering.price_sources.genai import Provider, Segment, SourceModel, UnreadablePrices, read_providers, segments
+from metering.price_sources.genai import (
+    Provider,
+    Segment,
+    SourceModel,
+    SourceVariant,
+    UnreadablePrices,
+    read_model,
+    read_providers,
+    segments,
+)
 from metering.price_sources.model_facts import us_multiplier
 from metering.price_sources.naming import read_name
-from metering.price_sources.rows import UNIT_METERS, Family, Row, price_rows
+from metering.price_sources.rows import UNIT_METERS, Family, Row, halved_batches, price_rows
 from relayadmin.money import to_unit_price
 
 
@@ -94,6 +106,104 @@ def test_every_price_is_what_the_source_itself_would_take_at_any_moment(provider
                                 assert found == to_unit_price(price), (provider.id, model.id, meter, at, prompt)
                                 compared += 1
     assert compared > 50_000
+
+
+VARIANT_CONTEXTS = (
+    ("batch", {"processing": "batch"}),
+    ("flex", {"service_tier": "flex"}),
+    ("priority", {"service_tier": "priority"}),
+    ("fast", {"service_tier": "fast"}),
+    ("fast", {"speed": "fast"}),
+)
+
+
+def variant_price(rows: tuple[Row, ...], variant: str, meter: str, at: datetime, prompt: int) -> Decimal | None:
+    """The variant's own price, else the standard one."""
+    own = price_at(tuple(row for row in rows if row.variant == variant), meter, at, prompt)
+    return price_at(tuple(row for row in rows if row.variant == ""), meter, at, prompt) if own is None else own
+
+
+def test_every_variant_costs_what_the_source_itself_would_take(providers: dict[str, Provider]) -> None:
+    read = {(provider, model.id): model for provider in providers for model in providers[provider].models}
+    compared = 0
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            source = read[provider.id, model.id]
+            rows = price_rows(source.segments, Family.OTHER, source.variants)
+            days = {date(2025, 1, 1), date(2030, 1, 1)} | {row.effective_from for row in rows if row.effective_from}
+            for name, context in VARIANT_CONTEXTS:
+                if not any(option.when == context for option in model.price_variants or ()):
+                    continue
+                for at in (datetime.combine(day, time(12), UTC) for day in days):
+                    compared += compare_variant(model, rows, name, context, at)
+    assert compared > 3_000
+
+
+def compare_variant(model: Any, rows: tuple[Row, ...], name: str, context: dict[str, str], at: datetime) -> int:
+    """How many prices were compared."""
+    wanted, compared = vars(model.get_prices(at, context)), 0
+    for unit, meter in UNIT_METERS.items():
+        value = wanted.get(unit)
+        for tier in (None, *getattr(value, "tiers", ())):
+            price = getattr(value, "base", value) if tier is None else tier.price
+            if price is not None:
+                prompt = 1 if tier is None else tier.start + 1
+                assert variant_price(rows, name, meter, at, prompt) == to_unit_price(price), (model.id, meter, at)
+                compared += 1
+    return compared
+
+
+def variants_of(*options: PriceVariant) -> tuple[tuple[tuple[str, date | None], ...], tuple[str, ...]]:
+    """What is read of a model with these variants: names with dates, and notes."""
+    info = ModelInfo(
+        id="m", match=ClauseEquals("m"), prices=ModelPrice(input_mtok=Decimal(2)), price_variants=list(options)
+    )
+    read = read_model("p", info)
+    return tuple((variant.name, variant.starts) for variant in read.variants), read.notes
+
+
+def test_the_standard_under_another_name_is_no_variant() -> None:
+    assert variants_of(PriceVariant({"service_tier": "default"}, ModelPrice())) == ((), ())
+
+
+def test_prices_for_requests_of_an_unknown_kind_are_left_out_with_a_note() -> None:
+    price = ModelPrice(input_mtok=Decimal(1))
+
+    assert variants_of(
+        PriceVariant({"route": "eu"}, price),
+        PriceVariant({"service_tier": "default"}, price),
+        PriceVariant({"speed": "fast", "processing": "batch"}, price),
+        PriceVariant({"processing": "batch"}, price, TimeOfDateConstraint(time(1), time(2))),
+        PriceVariant({"processing": "batch"}, price, StartDateConstraint(date(2026, 10, 14))),
+    ) == (
+        (("batch", date(2026, 10, 14)),),
+        (
+            "prices for route eu left out: there is no such kind of request here",
+            "prices for service_tier default left out: there is no such kind of request here",
+            "prices for processing batch and speed fast left out: there is no such kind of request here",
+            "prices for processing batch left out: it holds in a window of the day",
+        ),
+    )
+
+
+def test_a_variants_cache_price_follows_its_own_input_price_unless_the_standard_has_one() -> None:
+    half = (SourceVariant("flex", None, {"input_mtok": ((0, Decimal("1.5")),)}),)
+
+    own = [row for row in price_rows(flat(input_mtok="3"), Family.OTHER, half) if row.variant]
+    assert by_meter(tuple(own))["cache_read"] == ("1.5", "input price")
+    own = [row for row in price_rows(flat(input_mtok="3", cache_read_mtok="0.3"), Family.OTHER, half) if row.variant]
+    assert "cache_read" not in by_meter(tuple(own))
+    own = [row for row in price_rows(flat(input_mtok="3"), Family.CLAUDE, half) if row.variant]
+    assert by_meter(tuple(own))["cache_write_5m"] == ("1.875", "claude rule: 1.25 × input")
+
+
+def test_half_a_price_is_rounded_once_and_calls_are_not_halved() -> None:
+    rows = halved_batches(price_rows(flat(input_mtok="0.000000001", requests_kcount="5"), Family.OTHER))
+
+    assert by_meter(rows)["input"] == ("0.000000001", "half of the standard price")
+    assert "request" not in by_meter(rows)
+    assert {row.variant for row in rows} == {"batch"}
+    assert halved_batches((*rows, *price_rows(flat(input_mtok="3"), Family.OTHER))) == ()
 
 
 def test_deepseek_windows_hold_on_every_day_of_every_stretch(providers: dict[str, Provider]) -> None:
