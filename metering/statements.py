@@ -14,8 +14,8 @@ from billing import invoicing, ledger
 from billing.invoicing import Line
 from billing.models import Customer, OperatorSettings
 from billing.periods import bounds, operator_timezone
-from metering.meters import BY_NAME, NAMES
 from metering.explanations import price_note
+from metering.meters import BY_NAME, NAMES
 from metering.models import Model, PriceSet
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import EXACT, ZERO, total

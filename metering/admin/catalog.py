@@ -12,12 +12,9 @@ from unfold.decorators import display
 
 from billing.admin import html
 from billing.admin.base import OperatorAdmin, Panel
-from billing.admin.filters import CustomerFilter
 from billing.admin.forms import LinesField
-from billing.admin.ledger import CustomerColumn
 from metering.admin.price_panels import alias_panel, price_panel
-from metering.models import Channel, CustomerPlan, Model, ModelAlias, Plan, PriceBookVersion
-from metering.pricing import LIST_PLAN
+from metering.models import Channel, Model, ModelAlias, PriceBookVersion
 
 
 class PriceBookAdmin(OperatorAdmin):
@@ -122,45 +119,3 @@ class ModelAliasAdmin(PriceBookAdmin):
     search_fields = ("name", "model__public_id")
     search_help_text = "Alias or model"
     autocomplete_fields = ("model",)
-
-
-@admin.register(Plan)
-class PlanAdmin(PriceBookAdmin):
-    list_display = ("name", "multiplier", "customers_amount", "created_at")
-    search_fields = ("name",)
-    search_help_text = "Name"
-    fields = ("name", "multiplier")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
-        queryset: QuerySet[Plan] = super().get_queryset(request)
-        return queryset.annotate(customers=Count("customerplan"))
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """List prices are list prices; make another plan for others."""
-        is_list = isinstance(obj, Plan) and obj.name == LIST_PLAN
-        return not is_list and bool(super().has_change_permission(request, obj))
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        is_list = isinstance(obj, Plan) and obj.name == LIST_PLAN
-        return obj is not None and not is_list and bool(super().has_delete_permission(request, obj))
-
-    @display(description="Customers chosen for it", ordering="customers")
-    def customers_amount(self, obj: Any) -> str:
-        return html.quantity(obj.customers)
-
-
-@admin.register(CustomerPlan)
-class CustomerPlanAdmin(CustomerColumn, OperatorAdmin):
-    list_display = ("customer_name", "customer_link", "plan")
-    list_filter = ("plan", CustomerFilter)
-    list_select_related = ("customer", "plan")
-    search_fields = ("customer__name", "customer__public_id__exact", "plan__name")
-    search_help_text = "Customer's name, cus_… id or plan"
-    autocomplete_fields = ("customer",)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("customer",)
-
-    @display(description="Plan of")
-    def customer_name(self, obj: CustomerPlan) -> str:
-        return str(obj.customer.public_id)

@@ -8,6 +8,7 @@ from unfold.admin import StackedInline
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.admin.customers import CustomerAdmin
+from metering.admin.plans import CustomerPlanForm
 from metering.models import ApiKey, Channel, CustomerPlan, Model, UsageEvent, UsageHour
 
 ROWS = 10
@@ -15,8 +16,11 @@ ROWS = 10
 
 class CustomerPlanInline(StackedInline):
     model = CustomerPlan
+    form = CustomerPlanForm
     extra = 0
-    verbose_name_plural = "Plan (none: list prices)"
+    can_delete = False
+    fields = (("plan", "effective_from"),)
+    verbose_name_plural = "Plan, from a moment on (none: list prices)"
 
 
 def keys_panel(request: HttpRequest, customer: Any) -> Panel:

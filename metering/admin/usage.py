@@ -16,6 +16,7 @@ from billing.admin.hot import CUSTOMER_PARAMETER, HotModelAdmin
 from billing.admin.ledger import CustomerColumn
 from billing.models import Hold, Transfer
 from metering.admin.price_set import meter_rows
+from metering.admin.price_story import story_panel
 from metering.models import ApiKey, Channel, EventKey, Model, ParkedEvent, PriceSet, UsageEvent, UsageHour
 from relayadmin import ids
 from relayadmin.money import amount_text
@@ -105,10 +106,24 @@ def money_figures(obj: Any) -> list[Figure]:
     ]
 
 
-def meters_panel(quantities: dict[str, int], prices: PriceSet | None) -> Panel:
+def _price_panels(event: UsageEvent) -> list[Panel]:
+    """The amounts by meter and how their prices came about, for each call that the response holds."""
+    if not event.parts:
+        prices = PriceSet.objects.filter(pk=event.price_set_id).first()
+        return [meters_panel(event.quantities, prices), story_panel(prices, event.quantities)]
+    sets = PriceSet.objects.in_bulk([call["price_set_id"] for call in event.parts])
+    panels = []
+    for call in event.parts:
+        used = sets.get(call["price_set_id"])
+        title = f"{call['kind']}: {used.content['model'] if used else call['model_id']}"
+        panels += [meters_panel(call["quantities"], used, title=title), story_panel(used, call["quantities"])]
+    return panels
+
+
+def meters_panel(quantities: dict[str, int], prices: PriceSet | None, *, title: str = "Meters") -> Panel:
     rows, (charge, cost) = meter_rows(quantities, prices)
     return Panel(
-        title="Meters",
+        title=title,
         headers=("Meter", "Quantity", "Unit price", "Charge", "Unit cost", "Cost", "Margin"),
         rows=rows,
         numbers=frozenset({1, 2, 3, 4, 5, 6}),
@@ -170,9 +185,8 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
         return money_figures(obj)
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        prices = PriceSet.objects.filter(pk=obj.price_set_id).first()
         panels = [
-            meters_panel(obj.quantities, prices),
+            *_price_panels(obj),
             Panel("The provider's usage, as reported", (), (), body=html.pretty_json(obj.usage)),
         ]
         if obj.metadata is not None:

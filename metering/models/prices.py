@@ -194,6 +194,12 @@ class PlanRule(models.Model):
     def __str__(self) -> str:
         return f"rule {self.pk} of {self.plan}"
 
+    def says(self) -> str:
+        """What it does, in a few words: "× 1.2" or "2 in place of the list price"."""
+        if self.multiplier is not None:
+            return f"× {self.multiplier.normalize():f}"
+        return f"{self.unit_price.normalize():f} for {self.meter} in place of the list price"
+
 
 class PlanPolicy(models.Model):
     """What a plan charges for requests that did not complete, from a moment on. The cost is booked in full."""

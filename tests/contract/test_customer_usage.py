@@ -220,6 +220,8 @@ class TestEvents:
         assert shown.pop("id").startswith("evt_")
         meters = {line.pop("meter"): line for line in shown.pop("meters")}
         assert meters["cache_read"] == {
+            "model": SONNET,
+            "note": "",
             "quantity": 10000,
             "unit_price": "0.300000",
             "per": 1000000,
@@ -233,6 +235,7 @@ class TestEvents:
             "model": SONNET,
             "api_key": payer.key.public_id,
             "status": "completed",
+            "waived": None,
             "estimated": False,
             "occurred_at": moment.isoformat().replace("+00:00", "Z"),
             "period": f"{moment:%Y-%m}",

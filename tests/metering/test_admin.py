@@ -33,6 +33,8 @@ from tests.world import SONNET, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
 
+NO_RULES = {f"{rows}-{count}_FORMS": 0 for rows in ("rules", "policies") for count in ("TOTAL", "INITIAL")}
+
 
 @pytest.fixture
 def operator() -> Client:
@@ -169,7 +171,7 @@ def test_every_change_of_the_price_book_gives_it_a_new_version(operator: Client)
         (page(Model, "change", model.pk), dict(model_form)),
         (page(Model, "add"), {**model_form, "public_id": "house-1"}),
         (page(ModelAlias, "add"), {"name": "our-sonnet", "model": model.pk}),
-        (page(Plan, "add"), {"name": "resale", "multiplier": "1.2"}),
+        (page(Plan, "add"), {"name": "resale", "multiplier": "1.2", **NO_RULES}),
     ]
     for address, form in saves:
         before = version()
@@ -211,7 +213,7 @@ def test_the_plan_of_list_prices_stays_as_it_is(operator: Client) -> None:
 
 def test_a_customer_is_put_on_a_plan_and_pays_its_prices(operator: Client) -> None:
     payer, relay = make_payer(), Relay()
-    operator.post(page(Plan, "add"), {"name": "resale", "multiplier": "1.2"})
+    operator.post(page(Plan, "add"), {"name": "resale", "multiplier": "1.2", **NO_RULES})
     plan = Plan.objects.get(name="resale")
     form = {"customer": payer.customer.pk, "plan": plan.pk}
     assert operator.post(page(CustomerPlan, "add"), form).status_code == 302
