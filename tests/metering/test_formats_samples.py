@@ -1,5 +1,7 @@
 """A table of samples for each format: the provider's object, and the disjoint meters it stands for."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -466,3 +468,8 @@ def test_a_required_count_that_is_none_or_impossible_is_refused_by_name(
 def test_speed_and_geography_come_through_litellm() -> None:
     usage = formats.read("litellm", {**CHAT, "speed": "fast", "inference_geo": "us"})
     assert usage == Usage({"input": 100, "output": 50}, 100, speed="fast", inference_geo="us")
+
+
+def test_the_documentation_lists_every_format() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    assert re.findall(r"^\| `([a-z.]+)` \| (?:inclusive|exclusive)", page, re.MULTILINE) == list(formats.FORMATS)
