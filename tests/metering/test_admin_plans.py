@@ -179,7 +179,7 @@ def test_an_event_s_page_tells_by_which_price_and_rule(operator: Client) -> None
     put_on(payer, plan)
     relay = Relay()
     relay.report(make_event(payer), make_event(payer, status="aborted"))
-    done, aborted = UsageEvent.objects.order_by("id")
+    done, aborted = UsageEvent.objects.get(status="completed"), UsageEvent.objects.get(status="aborted")
     story = text_of(operator.get(page(UsageEvent, "change", done.public_id)))
     assert f"partners, rule {rule.pk}: × 1.25 18.750000 per 1,000,000" in story
     assert "Input tokens 3.000000 per 1,000,000 partners: × 1.1 3.300000 per 1,000,000" in story
