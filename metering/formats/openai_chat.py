@@ -28,6 +28,8 @@ from metering.formats.openai_shape import completion_of, fresh_of, tier_of
 _HIT, _MISS = "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"
 _CLAUDE_5M, _CLAUDE_1H = "claude_cache_creation_5_m_tokens", "claude_cache_creation_1_h_tokens"
 _DETAILS = "prompt_tokens_details."
+_CACHED = f"{_DETAILS}cached_tokens"
+_CLAUDE_TOTAL, _OPENAI_TOTAL = f"{_DETAILS}cached_creation_tokens", f"{_DETAILS}cache_write_tokens"
 _KNOWN = frozenset(
     {
         "prompt_tokens",
@@ -64,13 +66,13 @@ def read(usage: dict[str, Any]) -> Usage:
     cached = _cached(usage, inside, prompt)
     writes = _writes(usage, inside, is_claude=is_exclusive)
     written = sum(writes.values())
-    audio, text, image = (
-        optional_count(inside.get(name), name, _DETAILS) for name in ("audio_tokens", "text_tokens", "image_tokens")
-    )
+    audio = optional_count(inside.get("audio_tokens"), "audio_tokens", _DETAILS)
     beside = cached + written if is_exclusive else 0
-    for name, figure in (("text_tokens", text), ("image_tokens", image)):
-        if figure > prompt + beside:
-            raise InvalidUsage(f"usage.{_DETAILS}{name} is {figure}, more than the whole prompt, {prompt + beside}")
+    for name in ("text_tokens", "image_tokens"):
+        if name in inside and optional_count(inside[name], name, _DETAILS) > prompt + beside:
+            raise InvalidUsage(
+                f"usage.{_DETAILS}{name} is {inside[name]}, more than the whole prompt, {prompt + beside}"
+            )
     fresh = fresh_of(prompt + beside, cached=cached, written=written, audio=audio)
     if is_exclusive:
         check_total(usage, "total_tokens", prompt + completion, prompt + beside + completion)
@@ -87,7 +89,9 @@ def read(usage: dict[str, Any]) -> Usage:
 
 def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int) -> int:
     """Cache reads, by OpenAI's name or DeepSeek's, whose hits and misses are the whole prompt."""
-    cached = agreed_count({f"{_DETAILS}cached_tokens": inside.get("cached_tokens"), _HIT: usage.get(_HIT)}) or 0
+    if _HIT not in usage and _MISS not in usage:
+        return optional_count(inside.get("cached_tokens"), "cached_tokens", _DETAILS)
+    cached = agreed_count({_CACHED: inside.get("cached_tokens"), _HIT: usage.get(_HIT)}) or 0
     if usage.get(_MISS) is not None:
         hit, miss = optional_count(usage.get(_HIT), _HIT), optional_count(usage[_MISS], _MISS)
         if hit + miss != prompt:
@@ -97,14 +101,15 @@ def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int) -> int:
 
 def _writes(usage: dict[str, Any], inside: dict[str, Any], *, is_claude: bool) -> dict[str, int]:
     """Cache writes by meter. Raises InvalidUsage where the names for the total, or the split, part ways."""
-    claude = inside.get("cached_creation_tokens")
-    openai = inside.get("cache_write_tokens")
-    total = agreed_count({f"{_DETAILS}cached_creation_tokens": claude, f"{_DETAILS}cache_write_tokens": openai})
+    claude, openai = inside.get("cached_creation_tokens"), inside.get("cache_write_tokens")
+    total = openai if claude is None else agreed_count({_CLAUDE_TOTAL: claude, _OPENAI_TOTAL: openai})
+    if total is not None and claude is None:
+        total = optional_count(total, _OPENAI_TOTAL)
     five, hour = optional_count(usage.get(_CLAUDE_5M), _CLAUDE_5M), optional_count(usage.get(_CLAUDE_1H), _CLAUDE_1H)
     if five or hour:
         if total is not None and total != five + hour:
             raise InvalidUsage(
-                f"usage.{_DETAILS}{'cache_write_tokens' if claude is None else 'cached_creation_tokens'} is {total},"
+                f"usage.{_OPENAI_TOTAL if claude is None else _CLAUDE_TOTAL} is {total},"
                 f" but usage.{_CLAUDE_5M} and {_CLAUDE_1H} add up to {five + hour}"
             )
         return {"cache_write_5m": five, "cache_write_1h": hour}

@@ -4,6 +4,7 @@ from typing import Any
 
 from metering.formats.base import InvalidUsage, optional_count, part, unknown_counter, word
 
+_INSIDE = "completion_tokens_details."
 _STANDARD = frozenset({"default", "auto", "unspecified"})
 _KNOWN_COMPLETION = frozenset(
     {
@@ -30,10 +31,12 @@ def completion_of(usage: dict[str, Any], completion: int) -> tuple[dict[str, int
     Raises InvalidUsage where the parts are more than the whole.
     """
     inside = part(usage, "completion_tokens_details")
-    spoken, drawn, filmed, reasoning = (
-        optional_count(inside.get(name), name, "completion_tokens_details.")
-        for name in ("audio_tokens", "image_tokens", "video_tokens", "reasoning_tokens")
-    )
+    if not inside:
+        return {"output": completion}, ""
+    spoken = optional_count(inside.get("audio_tokens"), "audio_tokens", _INSIDE)
+    drawn = optional_count(inside.get("image_tokens"), "image_tokens", _INSIDE)
+    filmed = optional_count(inside.get("video_tokens"), "video_tokens", _INSIDE)
+    reasoning = optional_count(inside.get("reasoning_tokens"), "reasoning_tokens", _INSIDE)
     if spoken + drawn + filmed > completion or reasoning > completion:
         raise InvalidUsage(
             f"usage.completion_tokens is {completion}, but audio ({spoken}), image ({drawn}) and video ({filmed})"
@@ -45,7 +48,7 @@ def completion_of(usage: dict[str, Any], completion: int) -> tuple[dict[str, int
         "image_output": drawn,
         "video_output": filmed,
     }
-    return meters, unknown_counter(inside, _KNOWN_COMPLETION, "completion_tokens_details.")
+    return meters, unknown_counter(inside, _KNOWN_COMPLETION, _INSIDE)
 
 
 def fresh_of(prompt: int, *, cached: int, written: int, audio: int, name: str = "prompt_tokens") -> int:
