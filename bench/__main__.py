@@ -23,9 +23,9 @@ def main() -> None:
             import django
 
             django.setup()
-            from bench import relay
+            from bench import rating, relay
 
-            results = {**relay.measure(running.port), "idle_memory_mb": idle_mb}
+            results = {**relay.measure(running.port), **rating.measure(), "idle_memory_mb": idle_mb}
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     width = max(len(name) for name in results)
     for name, value in sorted(results.items()):
