@@ -10,6 +10,7 @@ from metering.ingestion import Event, mask, payload_json
 from metering.meters import NAMES
 from metering.models import EventConflict, ParkedEvent
 from metering.rating import Unrateable, amount_literal, amount_of
+from metering.waiting import subject_of
 from relayadmin.db import bytes_array, copy_rows, copy_text, number_array, server_cursor, text_array
 from relayadmin.money import amount_text
 
@@ -252,11 +253,12 @@ def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime) -> None:
         copy_rows(
             cursor,
             ParkedEvent._meta.db_table,
-            "customer_id, number, api_key_id, event_id, model, channel, reason, detail, payload, occurred_at,"
+            "customer_id, number, api_key_id, event_id, model, channel, reason, subject, detail, payload, occurred_at,"
             " received_at, resolution",
             [
                 f"{event.customer_id}\t{event.number}\t{event.api_key_pk}\t{copy_text(event.id)}"
                 f"\t{copy_text(event.model)}\t{copy_text(event.channel or '')}\t{why.reason}"
+                f"\t{copy_text(subject_of(why.reason, why.detail, event))}"
                 f"\t{copy_text(mask(why.detail)[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
                 f"\t{received}\t"
                 for event, why in parked

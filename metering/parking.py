@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from django.db import DataError, IntegrityError
+from django.db.models import QuerySet
 
 from metering import settlement
 from metering.attribution import attribute
@@ -14,6 +16,7 @@ from metering.ingestion import Event, Rejection, chunks, event_digest, mask, pay
 from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
 from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
 
+Row = TypeVar("Row", ParkedEvent, UnclaimedEvent)
 _PAGE = 1_000
 _HASH = re.compile("sha256:([0-9a-f]{64})")  # Any other name is an id, whatever it begins with.
 
@@ -132,13 +135,26 @@ class Swept:
     waiting: int
 
 
-def sweep(*, at: datetime, limit: int = 100_000) -> Swept:
-    """Try waiting events again, oldest first, at most `limit` of each kind; each at the prices of its own moment."""
-    settled = sum(_settle_page(page, at) for page in _parked_pages(limit))
-    claimed = sum(_claim_page(page, at) for page in _unclaimed_pages(limit))
-    waiting = ParkedEvent.objects.filter(resolved_at=None).count()
-    waiting += UnclaimedEvent.objects.filter(resolved_at=None).count()
-    return Swept(settled=settled, claimed=claimed, waiting=waiting)
+def sweep(*, at: datetime, limit: int = 100_000, turn: int = 0) -> Swept:
+    """Try waiting events again, at most `limit` of each kind; each at the prices of its own moment.
+
+    Turn 0 takes the oldest, turn 1 those after them, and so on round: what can't be settled blocks nobody's way.
+    """
+    parked, unclaimed = _open(ParkedEvent), _open(UnclaimedEvent)
+    settled = sum(_settle_page(page, at) for page in _pages(parked, limit, turn))
+    claimed = sum(_claim_page(page, at) for page in _pages(unclaimed, limit, turn))
+    return Swept(settled=settled, claimed=claimed, waiting=parked.count() + unclaimed.count())
+
+
+def sweep_group(*, kind: str, reason: str, subject: str, at: datetime, limit: int) -> Swept:
+    """Try the oldest events again that wait for one thing: of kind "parked" for a subject, "unclaimed" for a key."""
+    if kind == "unclaimed":
+        keys = _open(UnclaimedEvent).filter(reason=reason, key=subject)
+        claimed = sum(_claim_page(page, at) for page in _pages(keys, limit))
+        return Swept(settled=0, claimed=claimed, waiting=keys.count())
+    rows = _open(ParkedEvent).filter(reason=reason, subject=subject)
+    settled = sum(_settle_page(page, at) for page in _pages(rows, limit))
+    return Swept(settled=settled, claimed=0, waiting=rows.count())
 
 
 def settle_parked(*, parked_ids: Sequence[int], at: datetime) -> int:
@@ -146,24 +162,28 @@ def settle_parked(*, parked_ids: Sequence[int], at: datetime) -> int:
     return _settle_page(list(ParkedEvent.objects.filter(pk__in=parked_ids, resolved_at=None)), at)
 
 
-def _parked_pages(limit: int) -> Iterator[list[ParkedEvent]]:
-    last = 0
-    for _ in range(0, limit, _PAGE):
-        page = list(ParkedEvent.objects.filter(resolved_at=None, pk__gt=last).order_by("pk")[:_PAGE])
+def _open(model: type[Row]) -> QuerySet[Row]:
+    return model._default_manager.filter(resolved_at=None).order_by("pk")
+
+
+def _pages(rows: QuerySet[Row], limit: int, turn: int = 0) -> Iterator[list[Row]]:
+    """Open rows in the order they came, page by page; what a page settles is gone when the next is read."""
+    last = _before_turn(rows, limit, turn)
+    for start in range(0, limit, _PAGE):
+        page = list(rows.filter(pk__gt=last)[: min(_PAGE, limit - start)])
         if not page:
             return
         yield page
         last = page[-1].pk
 
 
-def _unclaimed_pages(limit: int) -> Iterator[list[UnclaimedEvent]]:
-    last = 0
-    for _ in range(0, limit, _PAGE):
-        page = list(UnclaimedEvent.objects.filter(resolved_at=None, pk__gt=last).order_by("pk")[:_PAGE])
-        if not page:
-            return
-        yield page
-        last = page[-1].pk
+def _before_turn(rows: QuerySet[Row], limit: int, turn: int) -> int:
+    """The row after which this turn begins, if so many wait that they take several."""
+    turns = -(-rows.count() // limit) if turn else 1
+    skipped = turn % turns * limit if turns else 0
+    if not skipped:
+        return 0
+    return rows.values_list("pk", flat=True)[skipped - 1 : skipped].first() or 0
 
 
 def _settle_page(page: list[ParkedEvent], at: datetime) -> int:

@@ -5,8 +5,8 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import jobs
-from metering import parking, statements
+from billing import alarms, jobs
+from metering import parking, statements, watching
 from metering.verification import verify_books
 
 _DIFFERENCES_SHOWN = 50
@@ -22,11 +22,25 @@ def settle_parked_events() -> dict[str, Any] | None:
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:
-        swept = parking.sweep(at=at)
+        swept = parking.sweep(at=at, turn=int(at.timestamp()) // 60)
         if swept.settled or swept.claimed:
             outcome.result = {"settled": swept.settled, "claimed": swept.claimed, "waiting": swept.waiting}
 
     return jobs.run_alone("metering.settle_parked_events", work, at=at)
+
+
+@shared_task(name="metering.watch_what_waits")
+def watch_what_waits() -> dict[str, Any] | None:
+    """Open one alarm for each thing that many events wait for, or one for long; resolve those that are over."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        watched = watching.watch_what_waits(at=at)
+        mailed = alarms.mail_new(at=at)
+        if watched.opened or watched.resolved or mailed:
+            outcome.result = {"opened": watched.opened, "resolved": watched.resolved, "mailed": mailed}
+
+    return jobs.run_alone("metering.watch_what_waits", work, at=at)
 
 
 @shared_task(name="metering.close_last_month")

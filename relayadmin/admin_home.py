@@ -14,11 +14,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from billing.admin import html
-from billing.admin.base import Figure, Panel
+from billing.admin import alarms, html
+from billing.admin.base import MOST_ROWS, Figure, Panel
 from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
 from billing.models import Customer, JobRun, Wallet
 from billing.periods import bounds, month_of, operator_timezone
+from metering.admin import waiting_panel
 from metering.models import (
     ApiKey,
     EventConflict,
@@ -88,6 +89,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Operation",
         (
+            ("Alarms", "billing.Alarm", "notifications"),
             ("Job runs", "billing.JobRun", "play_circle"),
             ("Verified ledgers", "billing.VerifiedWallet", "verified"),
             ("Verified usage", "metering.VerifiedUsage", "fact_check"),
@@ -185,7 +187,10 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         panels.append(_jobs_panel())
     if request.user.is_superuser:
         steps = _first_steps()
+    shown = alarms.home_panel(request) if may_see(request, "billing.Alarm") else None
     context["home"] = {
+        "alarms": shown,
+        "waiting": waiting_panel.home_panel(request, now=now),
         "groups": groups,
         "panels": panels,
         "bars": bars,
@@ -193,7 +198,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "steps": [] if all(step.is_done for step in steps) else steps,
         "timezone": zone.key,
     }
-    if not (groups or panels):
+    if not (groups or panels or shown):
         context["home"] = {}
     return context
 
@@ -281,7 +286,7 @@ def _bars(days: list[Day], now: datetime) -> list[Bar]:
 
 
 def _waiting_figures(request: HttpRequest) -> list[Figure]:
-    """Open rows of the lists to work through; partial indexes serve the counts."""
+    """Open rows of the lists to work through; partial indexes serve the counts, which end somewhere."""
     lists: tuple[tuple[str, Any, str, str], ...] = (
         ("Parked", ParkedEvent, "no price, unknown model, …", "warning"),
         ("Unclaimed", UnclaimedEvent, "nobody's key", "warning"),
@@ -291,8 +296,9 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
     figures = []
     for title, model, hint, tone in lists:
         if may_see(request, model._meta.label):
-            count = model.objects.filter(resolved_at=None).count()
-            figures.append(Figure(title, f"{count:,}", hint, html.list_url(model), tone if count else ""))
+            count = model.objects.filter(resolved_at=None).order_by()[:MOST_ROWS].count()
+            more = "+" if count == MOST_ROWS else ""
+            figures.append(Figure(title, f"{count:,}{more}", hint, html.list_url(model), tone if count else ""))
     return figures
 
 

@@ -40,6 +40,18 @@ def _database(url: str) -> dict[str, Any]:
     return parsed
 
 
+def _mail(url: str) -> dict[str, Any]:
+    """The settings of a mail server, its port by the scheme where none is given."""
+    try:
+        parsed: dict[str, Any] = dict(env.email_url_config(url))
+    except (ValueError, ImproperlyConfigured):
+        _stop("EMAIL_URL is not a mail server's address; write smtp+tls://user:password@host:587.")
+    if parsed["EMAIL_BACKEND"].endswith("smtp.EmailBackend") and not parsed["EMAIL_HOST"]:
+        _stop("EMAIL_URL names no host; write smtp+tls://user:password@host:587.")
+    port = 465 if parsed.get("EMAIL_USE_SSL") else 587 if parsed.get("EMAIL_USE_TLS") else 25
+    return parsed | {"EMAIL_PORT": parsed["EMAIL_PORT"] or port}
+
+
 RELAYADMIN_HOME = Path(os.environ.get("RELAYADMIN_HOME") or BASE_DIR / "var").resolve()
 EMBEDDED = os.environ.get("RELAYADMIN_EMBEDDED") == "1"
 DEBUG = _boolean("DEBUG", False)
@@ -131,6 +143,17 @@ WHITENOISE_AUTOREFRESH = False
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 
+# Without it nothing is mailed: Django's own default would try a server on this machine.
+EMAIL_URL = os.environ.get("EMAIL_URL", "").strip()
+if EMAIL_URL:
+    _email = _mail(EMAIL_URL)
+    EMAIL_BACKEND = _email["EMAIL_BACKEND"]
+    EMAIL_HOST, EMAIL_PORT = _email["EMAIL_HOST"], _email["EMAIL_PORT"]
+    EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email["EMAIL_HOST_USER"] or "", _email["EMAIL_HOST_PASSWORD"] or ""
+    EMAIL_USE_TLS, EMAIL_USE_SSL = _email.get("EMAIL_USE_TLS", False), _email.get("EMAIL_USE_SSL", False)
+    EMAIL_TIMEOUT = 10
+    DEFAULT_FROM_EMAIL = EMAIL_HOST_USER if "@" in EMAIL_HOST_USER else f"relayadmin@{EMAIL_HOST or 'localhost'}"
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -191,6 +214,7 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
+    "watch what waits": {"task": "metering.watch_what_waits", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},

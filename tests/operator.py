@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing.models import Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
+from billing.models import Alarm, Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
 from metering.models import CustomerPlan, Plan
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
 
@@ -78,6 +78,7 @@ def fill(payer: Payer | None = None) -> Payer:
     JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=12, result={"expired": 0})
     JobRun.objects.create(job="metering.check_ledger", started_at=now, duration_ms=90_000, error="Boom: it broke")
     JobRun.objects.create(job="metering.close_last_month", started_at=now)
+    Alarm.objects.create(kind="test.kind", message="It waits.", count=1, first_seen=now, last_seen=now)
     IdempotentAnswer.objects.create(customer=customer, key="k", digest=b"d", status=201, body={"key": None})
     Membership.objects.create(customer=customer, user=make_staff())
     CustomerPlan.objects.create(customer=customer, plan=Plan.objects.create(name="markup", multiplier=Decimal("1.2")))

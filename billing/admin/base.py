@@ -10,6 +10,7 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
@@ -43,6 +44,8 @@ class Panel:
     url: str = ""
     # Further links beside it: (address, text).
     more: Sequence[tuple[str, str]] = ()
+    # As in html.badge: how loud it is.
+    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,13 @@ class ReadOnlyAdmin(OperatorAdmin):
         return False
 
 
+class WorkAdmin(ReadOnlyAdmin):
+    """Rows are never edited; what an operator does with them is an action, for who may change them."""
+
+    def has_work_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
 def attach(rows: Sequence[Any], lookups: dict[str, type[Model]]) -> None:
     """Fetch what plain number columns point at, one query for each, and keep it beside the rows."""
     for column, model in lookups.items():
@@ -186,3 +196,8 @@ def looked_up(row: Any, column: str) -> Any:
 
 def see_other(url: str) -> HttpResponseRedirect:
     return HttpResponseRedirect(url)
+
+
+def home_or(request: HttpRequest, url: str) -> str:
+    """Where to go after an action: to the home page if the button stood there, or to this address."""
+    return reverse("admin:index") if request.POST.get("back") == "home" else url

@@ -1,15 +1,17 @@
 """Small pieces of HTML that the operator's pages are made of."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db.models import Model
+from django.http import HttpRequest
+from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from relayadmin import ids
@@ -43,6 +45,19 @@ def moment(value: datetime | None) -> str:
     return NOTHING if value is None else f"{value:%Y-%m-%d %H:%M:%S}"
 
 
+def age(passed: timedelta) -> str:
+    """How long ago, in one or two units."""
+    minutes = max(0, int(passed.total_seconds())) // 60
+    if minutes < 1:
+        return "less than 1 min"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min" if hours < 10 else f"{hours} h"
+    return f"{hours // 24} days"
+
+
 def link(url: str, text: object) -> SafeString:
     return format_html('<a class="ra-link" href="{}">{}</a>', url, text)
 
@@ -56,6 +71,30 @@ def list_url(model: type[Model], query: str = "") -> str:
 def object_url(model: type[Model], key: object) -> str:
     """The address of one object's page; `key` is its number, or its public id if its table is hot."""
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[str(key)])
+
+
+def action_url(model: type[Model], name: str, *args: object) -> str:
+    """The address of an action of a model's list or, with its number, of an object."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def post_button(request: HttpRequest, url: str, text: str, *, from_home: bool = False) -> SafeString:
+    """A button that posts to an address, and leads back to the home page if it stands there."""
+    return format_html(
+        '<form method="post" action="{}" class="ra-inline"><input type="hidden" name="csrfmiddlewaretoken" value="{}">'
+        '<input type="hidden" name="back" value="{}"><button type="submit" class="ra-button">{}</button></form>',
+        url,
+        get_token(request),
+        "home" if from_home else "",
+        text,
+    )
+
+
+def lines(first: object, *others: object, is_wrapped: bool = True) -> SafeString:
+    """A text with smaller ones below it; empty ones are left out."""
+    style = "ra-below" if is_wrapped else "ra-below ra-nowrap"
+    below = format_html_join("", '<span class="{}">{}</span>', ((style, text) for text in others if text))
+    return format_html("{}{}", first, below)
 
 
 def hot_link(model: type[Model], customer_id: int, number: int | None) -> str:

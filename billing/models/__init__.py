@@ -3,12 +3,13 @@ from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Me
 from billing.models.holds import Hold
 from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
 from billing.models.ledger import Account, Entry, Transfer, Wallet
-from billing.models.operation import JobRun, OperatorSettings
+from billing.models.operation import Alarm, JobRun, OperatorSettings
 from billing.models.verification import VerifiedWallet
 
 __all__ = [
     "AccessToken",
     "Account",
+    "Alarm",
     "Customer",
     "Entry",
     "Grant",

@@ -1,6 +1,7 @@
 from typing import Any
 from zoneinfo import available_timezones
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
@@ -19,6 +20,15 @@ class OperatorSettings(models.Model):
     )
     closing_grace_hours = models.PositiveSmallIntegerField(
         default=6, help_text="How long the scheduled job waits for late usage before it closes a month."
+    )
+    waiting_alarm_count = models.PositiveIntegerField(
+        default=100, help_text="An alarm opens when more events than this wait for one and the same thing."
+    )
+    waiting_alarm_minutes = models.PositiveIntegerField(
+        default=60, help_text="An alarm opens when an event has waited longer than this, however few they are."
+    )
+    alarm_email = models.EmailField(
+        blank=True, help_text="Told once of each alarm that opens, if EMAIL_URL is set; empty: Django's ADMINS."
     )
 
     class Meta:
@@ -44,3 +54,34 @@ class JobRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job} at {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class Alarm(models.Model):
+    """Something the operator should see to. One open row per (kind, subject), however often it is seen again."""
+
+    kind = models.CharField(max_length=60, help_text="Who watches, and what for: waiting.parked.no_price.")
+    subject = models.CharField(
+        max_length=255, blank=True, help_text="What it is about, such as a model; empty if about no single thing."
+    )
+    message = models.CharField(max_length=500)
+    advice = models.CharField(max_length=500, blank=True)
+    count = models.BigIntegerField(help_text="How many there were when it was last seen.")
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+    notified_at = models.DateTimeField(null=True, help_text="When it was mailed.")
+    acknowledged_at = models.DateTimeField(null=True)
+    acknowledged_by: Any = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["kind", "subject"], condition=models.Q(resolved_at__isnull=True), name="one_open_alarm"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.message

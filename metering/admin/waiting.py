@@ -4,17 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 
 from billing.admin import html
-from billing.admin.base import Question, ReadOnlyAdmin, attach, looked_up, see_other
+from billing.admin.base import Question, WorkAdmin, attach, home_or, looked_up, see_other
 from billing.admin.filters import CustomerFilter, DaysFilter, NamedFilter
 from billing.admin.ledger import CustomerColumn
-from metering import parking
+from metering import parking, waiting
 from metering.models import (
     ApiKey,
     EventConflict,
@@ -25,9 +25,16 @@ from metering.models import (
     UnclaimedEvent,
     UsageEvent,
 )
+from metering.waiting import KINDS, Kind
 
 STATE_TONES = {"open": "warning", "dealt with": "success"}
 MOST_AT_ONCE = 1_000
+KIND_OF = {
+    ParkedEvent: KINDS["parked"],
+    UnclaimedEvent: KINDS["unclaimed"],
+    EventConflict: KINDS["conflict"],
+    QuarantinedEvent: KINDS["quarantined"],
+}
 
 
 class OpenFilter(DropdownFilter):
@@ -54,19 +61,34 @@ class OpenFilter(DropdownFilter):
 
 
 class CountedFilter(NamedFilter):
-    """The values of a column among open rows, with how many there are; a partial index serves it."""
+    """The values of a column among open rows, with how many there are: bounded, however many rows wait."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(self.counted(model_admin.model))
+        return list(self.counted(KIND_OF[model_admin.model]))
 
-    def counted(self, model: Any) -> Iterable[tuple[str, str]]:
-        rows = model.objects.filter(resolved_at=None).order_by(self.column).values_list(self.column)
-        for value, count in rows.annotate(count=Count("pk")):
-            yield value, f"{value} ({count:,} open)"
+    def counted(self, kind: Kind) -> Iterable[tuple[str, str]]:
+        for reason, count in waiting.reasons(kind):
+            more = "+" if count == waiting.READ_MOST else ""
+            yield reason, f"{reason} ({count:,}{more} open)"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         return queryset.filter(**{self.column: value}) if value and "\x00" not in value else queryset
+
+
+class SubjectFilter(CountedFilter):
+    """What rows wait for: the first of many names, and any other by its address."""
+
+    title = "waits for"
+    parameter_name = column = "subject"
+
+    def counted(self, kind: Kind) -> Iterable[tuple[str, str]]:
+        labels = {row.subject: row.label for row in waiting.groups(kind, read_most=1) if row.subject}
+        return sorted(labels.items(), key=lambda item: item[1])
+
+
+class KeyFilter(SubjectFilter):
+    title = parameter_name = column = "key"
 
 
 class ReasonFilter(CountedFilter):
@@ -81,12 +103,8 @@ class CodeFilter(CountedFilter):
     title = parameter_name = column = "code"
 
 
-class WaitingAdmin(ReadOnlyAdmin):
-    """Rows are never edited; what an operator does with them is an action, for who may change them."""
-
-    def has_work_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        name = f"{self.opts.app_label}.change_{self.opts.model_name}"
-        return bool(request.user.has_perm(name))
+class WaitingAdmin(WorkAdmin):
+    """What waits: as it came, and whether it is open."""
 
     @display(description="State", label=STATE_TONES)
     def state_badge(self, obj: Any) -> str:
@@ -98,13 +116,17 @@ class WaitingAdmin(ReadOnlyAdmin):
 
 
 class SweepAdmin(WaitingAdmin):
-    """Parked and unclaimed events: a sweep tries all of them again."""
+    """Parked and unclaimed events: a sweep tries them again, all or those that wait for one thing."""
 
     actions_list = ("sweep_all",)
+    kind = ""
 
     @action(description="Settle all that can be settled", url_path="sweep", icon="sync", permissions=["work"])
     def sweep_all(self, request: HttpRequest) -> HttpResponse:
-        back = html.list_url(self.model)
+        reason, subject = request.GET.get("reason"), request.GET.get("subject", "")
+        if reason is not None and "\x00" not in reason + subject:
+            return self._sweep_group(request, reason, subject)
+        back = home_or(request, html.list_url(self.model))
         if request.method == "POST":
             swept = parking.sweep(at=timezone.now(), limit=MOST_AT_ONCE)
             messages.success(
@@ -124,9 +146,32 @@ class SweepAdmin(WaitingAdmin):
         )
         return self.ask(request, question)
 
+    def _sweep_group(self, request: HttpRequest, reason: str, subject: str) -> HttpResponse:
+        """Try those again that wait for one thing."""
+        back = home_or(request, html.list_url(self.model))
+        name = f"{waiting.title_of(reason)} {waiting.label_of(reason, subject)}".strip()
+        if request.method == "POST":
+            swept = parking.sweep_group(
+                kind=self.kind, reason=reason, subject=subject, at=timezone.now(), limit=MOST_AT_ONCE
+            )
+            done = swept.settled + swept.claimed
+            level = messages.SUCCESS if done or not swept.waiting else messages.WARNING
+            self.message_user(request, f"{name}: {done:,} settled, {swept.waiting:,} still wait.", level)
+            return see_other(back)
+        question = Question(
+            title="Try again now",
+            text=f"{name}: tries the oldest {MOST_AT_ONCE:,} of them again, each at the prices of its own moment. The"
+            " scheduled job does the same every minute.",
+            button="Try again now",
+            back=back,
+            is_dangerous=False,
+        )
+        return self.ask(request, question)
+
 
 @admin.register(ParkedEvent)
 class ParkedEventAdmin(CustomerColumn, SweepAdmin):
+    kind = "parked"
     empty_text = "Nothing waits: every event has been settled."
     actions = ("settle_now",)
     list_display = (
@@ -138,14 +183,14 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
         "state_badge",
         "received_at",
     )
-    list_filter = (OpenFilter, ReasonFilter, CustomerFilter, ("received_at", DaysFilter))
+    list_filter = (OpenFilter, ReasonFilter, SubjectFilter, CustomerFilter, ("received_at", DaysFilter))
     list_select_related = ("customer",)
     search_fields = ("event_id__exact", "model__exact", "customer__name", "customer__public_id__exact")
     search_help_text = "Event id, model as reported, customer's name or cus_… id"
     fields = (
         ("event_id", "customer_link"),
         ("model", "channel"),
-        ("reason", "state_badge"),
+        ("reason", "subject", "state_badge"),
         "detail",
         ("occurred_at", "received_at"),
         ("resolved_at", "resolution"),
@@ -183,9 +228,10 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
 
 @admin.register(UnclaimedEvent)
 class UnclaimedEventAdmin(SweepAdmin):
+    kind = "unclaimed"
     empty_text = "Nothing waits: every event's key is known."
     list_display = ("event_id", "key", "model", "reason", "state_badge", "occurred_at", "received_at")
-    list_filter = (OpenFilter, ReasonFilter, ("received_at", DaysFilter))
+    list_filter = (OpenFilter, ReasonFilter, KeyFilter, ("received_at", DaysFilter))
     search_fields = ("event_id__exact", "key__exact", "model__exact")
     search_help_text = "Event id, key as reported, or model"
     fields = (

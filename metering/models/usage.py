@@ -134,12 +134,21 @@ class ParkedEvent(WaitingEvent):
     api_key_id = models.BigIntegerField()
     model = models.CharField(max_length=255)
     channel = models.CharField(max_length=255, blank=True)
+    subject = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="What it waits for: a model, a channel, …"
+    )
 
     class Meta:
         ordering = ("-id",)
         constraints = (models.UniqueConstraint(fields=["customer", "number"], name="parked_once"),)
         indexes = (
-            models.Index(fields=["reason"], condition=models.Q(resolved_at__isnull=True), name="parked_open_by_reason"),
+            models.Index(
+                fields=["reason", "subject", "received_at"],
+                include=["occurred_at", "customer"],
+                condition=models.Q(resolved_at__isnull=True),
+                name="parked_open_by_subject",
+            ),
+            models.Index(fields=["id"], condition=models.Q(resolved_at__isnull=True), name="parked_open"),
         )
 
     def __str__(self) -> str:
@@ -156,6 +165,15 @@ class UnclaimedEvent(WaitingEvent):
     class Meta:
         ordering = ("-id",)
         constraints = (models.UniqueConstraint(fields=["key", "event_id"], name="unclaimed_once"),)
+        indexes = (
+            models.Index(
+                fields=["reason", "key", "received_at"],
+                include=["occurred_at"],
+                condition=models.Q(resolved_at__isnull=True),
+                name="unclaimed_open_by_key",
+            ),
+            models.Index(fields=["id"], condition=models.Q(resolved_at__isnull=True), name="unclaimed_open"),
+        )
 
     def __str__(self) -> str:
         return self.event_id
@@ -175,7 +193,12 @@ class EventConflict(models.Model):
     class Meta:
         ordering = ("-id",)
         indexes = (
-            models.Index(fields=["kind"], condition=models.Q(resolved_at__isnull=True), name="conflict_open_by_kind"),
+            models.Index(
+                fields=["kind", "received_at"],
+                include=["customer"],
+                condition=models.Q(resolved_at__isnull=True),
+                name="conflict_open_since",
+            ),
         )
 
     def __str__(self) -> str:
@@ -196,7 +219,11 @@ class QuarantinedEvent(models.Model):
     class Meta:
         ordering = ("-id",)
         indexes = (
-            models.Index(fields=["code"], condition=models.Q(resolved_at__isnull=True), name="quarantine_open_by_code"),
+            models.Index(
+                fields=["code", "received_at"],
+                condition=models.Q(resolved_at__isnull=True),
+                name="quarantine_open_since",
+            ),
         )
 
     def __str__(self) -> str:
