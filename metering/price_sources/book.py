@@ -8,14 +8,14 @@ maker.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from metering.price_sources import model_facts
 from metering.price_sources.aliases import grant_names
 from metering.price_sources.channels import CHANNELS, ChannelSpec
 from metering.price_sources.genai import Provider
-from metering.price_sources.listing import Listing, Pair
+from metering.price_sources.listing import Listing, Origin, Pair
 from metering.price_sources.rows import Row
 
 
@@ -34,12 +34,16 @@ class BookModel:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """`costs` are the price rows per (channel name, public id); `notes` say what was left out, and why."""
+    """`costs` are the price rows per (channel name, public id), `origins` whose prices in the source they are.
+
+    `notes` say what was left out, and why.
+    """
 
     channels: tuple[ChannelSpec, ...]
     models: tuple[BookModel, ...]
     costs: Mapping[Pair, tuple[Row, ...]]
     notes: tuple[str, ...]
+    origins: Mapping[Pair, Origin] = field(default_factory=dict)
 
 
 def build_book(providers: Mapping[str, Provider], known: Mapping[str, str] | None = None) -> Book:
@@ -62,7 +66,7 @@ def build_book(providers: Mapping[str, Provider], known: Mapping[str, str] | Non
         for draft in listing.drafts.values()
         if draft.public_id in makers
     )
-    return Book(tuple(listing.channels), models, listing.costs, (*listing.notes, *refusals))
+    return Book(tuple(listing.channels), models, listing.costs, (*listing.notes, *refusals), listing.origins)
 
 
 def _makers(listing: Listing) -> dict[str, str]:

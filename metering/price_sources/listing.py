@@ -13,6 +13,7 @@ from metering.price_sources.naming import Name, fold, is_full_name, plain, read_
 from metering.price_sources.rows import BATCH, SPLIT_OUTPUT_UNITS, UNIT_METERS, Row, halved_batches, price_rows
 
 Pair = tuple[str, str]  # channel name, model's public id
+Origin = tuple[str, str]  # the source's ids of a provider and of a model of it
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Listing:
         self.channels = [channel for channel in CHANNELS if channel.provider in providers]
         self.drafts: dict[str, Draft] = {}
         self.costs: dict[Pair, tuple[Row, ...]] = {}
+        self.origins: dict[Pair, Origin] = {}
         self.notes: list[str] = []
         self._known = {fold(public_id): public_id for public_id in known}
         self._by_key: dict[tuple[str, str], str] = {}
@@ -165,6 +167,7 @@ class Listing:
                     mark = f"price on {maker.name}"
                     standard = tuple(replace(row, derived=mark) for row in rows if row.variant == "")
                     self.costs[pair] = self._with_batches(channel, draft, standard)
+                    self.origins[pair] = self.origins[maker.name, draft.public_id]
 
     # --- drafts and prices
 
@@ -208,6 +211,7 @@ class Listing:
 
     def _sell(self, channel: ChannelSpec, draft: Draft, source: SourceModel) -> None:
         self.costs[channel.name, draft.public_id] = self._rows(channel, draft, source)
+        self.origins[channel.name, draft.public_id] = (source.provider, source.id)
         self._sold.add((channel.name, source.id))
         self.notes += unique(
             note for text in source.notes if (note := f"{channel.name}: {source.id}: {text}") not in self.notes
