@@ -72,6 +72,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Price sets", "metering.PriceSet", "data_object"),
             ("Plans", "metering.Plan", "percent"),
             ("Customers' plans", "metering.CustomerPlan", "assignment_ind"),
+            ("Upstream accounts", "metering.UpstreamAccount", "handshake"),
             ("Version", "metering.PriceBookVersion", "history"),
         ),
     ),
