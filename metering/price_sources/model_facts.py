@@ -88,6 +88,8 @@ _CLAUDE_VERSION = re.compile(r"claude-(?:opus|sonnet|haiku|fable|mythos)-(\d)(?:
 def family(public_id: str, vendor: str) -> Family:
     if vendor == "anthropic" or re.search(r"(^|/)claude-", public_id):
         return Family.CLAUDE
+    if vendor == "google" and public_id.startswith("gemini-"):
+        return Family.GEMINI
     return Family.OPENAI if vendor == "openai" else Family.OTHER
 
 

@@ -50,13 +50,18 @@ BATCH_MULTIPLE = Decimal("0.5")
 HALF_PRICE = "half of the standard price"
 INPUT_PRICE = "input price"
 WRITE_PRICE = "cache write price"
+READ_PRICE = "cache read price"
+# Google tells tokens of images, video and sound apart in usage, and gives them a price of their own only where it
+# differs from that of text: each with the meter of its cached tokens.
+GEMINI_KINDS = (("image_input", "image_cache_read"), ("video_input", None), ("audio_input", "audio_cache_read"))
 
 
 class Family(Enum):
-    """Whose rules fill in a missing cache price, and which lifetime a plain cache write has."""
+    """Whose rules fill in a missing price, and which lifetime a plain cache write has."""
 
     CLAUDE = "claude"
     OPENAI = "openai"
+    GEMINI = "gemini"
     OTHER = "other"
 
 
@@ -186,6 +191,12 @@ def _meter_prices(segment: Segment, family: Family) -> dict[str, _MeterPrice]:
         for meter in ("cache_read", *CACHE_WRITES):
             if meter not in found:
                 found[meter] = _derived(meter, found["input"].tiers, write, family)
+        if family is Family.GEMINI:
+            for meter, cached in GEMINI_KINDS:
+                if meter not in found:
+                    found[meter] = _MeterPrice(found["input"].tiers, INPUT_PRICE)
+                    if cached is not None:
+                        found.setdefault(cached, _MeterPrice(found["cache_read"].tiers, READ_PRICE))
     return found
 
 

@@ -69,6 +69,11 @@ CHAINS = {
     **dict.fromkeys(CACHE_WRITES, ("cache_write_mtok", "input_mtok")),
     "cache_write_1h": ("cache_write_1h_mtok", "cache_write_mtok", "input_mtok"),
     "cache_read": ("cache_read_mtok", "input_mtok"),
+    "image_input": ("input_image_mtok", "input_mtok"),
+    "video_input": ("input_video_mtok", "input_mtok"),
+    "audio_input": ("input_audio_mtok", "input_mtok"),
+    "image_cache_read": ("cache_image_read_mtok", "cache_read_mtok", "input_mtok"),
+    "audio_cache_read": ("cache_audio_read_mtok", "cache_read_mtok", "input_mtok"),
 }
 # By channel and id in the source: until when, and what the prices are instead.
 AMENDED: dict[tuple[str, str], tuple[date, dict[str, str]]] = {

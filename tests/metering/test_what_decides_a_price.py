@@ -121,6 +121,28 @@ class TestAVariant:
         assert (answer.status, answer.code) == (404, "model_not_found")
 
 
+def test_images_and_video_cost_gemini_s_customers_what_text_costs_and_sound_its_own_price() -> None:
+    def seen(modality: str) -> dict[str, Any]:
+        details = [{"modality": "TEXT", "tokenCount": 400_000}, {"modality": modality, "tokenCount": 600_000}]
+        return {
+            "promptTokenCount": 1_000_000,
+            "promptTokensDetails": details,
+            "candidatesTokenCount": 0,
+            "totalTokenCount": 1_000_000,
+        }
+
+    flash = {"model": "gemini-2.5-flash", "channel": "google", "format": "gemini.generate"}
+    charges = {
+        kind: settled(make_payer(), usage=seen(kind), **flash).charge for kind in ("TEXT", "IMAGE", "VIDEO", "AUDIO")
+    }
+    assert charges == {
+        "TEXT": Decimal("0.3"),
+        "IMAGE": Decimal("0.3"),
+        "VIDEO": Decimal("0.3"),
+        "AUDIO": Decimal("0.12") + Decimal("0.6"),
+    }
+
+
 class TestAnUpstreamAccount:
     @pytest.fixture
     def account(self) -> UpstreamAccount:
