@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from billing.models import Alarm, Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
-from metering.models import CustomerPlan, Plan
+from metering.models import Channel, CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
 
 
@@ -81,7 +81,12 @@ def fill(payer: Payer | None = None) -> Payer:
     Alarm.objects.create(kind="test.kind", message="It waits.", count=1, first_seen=now, last_seen=now)
     IdempotentAnswer.objects.create(customer=customer, key="k", digest=b"d", status=201, body={"key": None})
     Membership.objects.create(customer=customer, user=make_staff())
-    CustomerPlan.objects.create(customer=customer, plan=Plan.objects.create(name="markup", multiplier=Decimal("1.2")))
+    plan = Plan.objects.create(name="markup", multiplier=Decimal("1.2"))
+    CustomerPlan.objects.create(customer=customer, plan=plan)
+    PlanRule.objects.create(plan=plan, family="claude-", meter="input", unit_price=Decimal(2))
+    PlanPolicy.objects.create(plan=plan, aborted="input")
+    account = UpstreamAccount.objects.create(name="main", channel=Channel.objects.get(name="anthropic"))
+    UpstreamTerms.objects.create(account=account, multiplier=Decimal("0.85"))
     return payer
 
 

@@ -12,13 +12,15 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.admin import StackedInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
 from billing.admin import html
-from billing.admin.base import OperatorAdmin
+from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
 from billing.admin.filters import CustomerFilter
 from billing.admin.ledger import CustomerColumn
 from metering.admin.catalog import PriceBookAdmin
+from metering.admin.prices import InForceFilter
 from metering.models import CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms, UsageEvent
 from metering.pricing import LIST_PLAN
 
@@ -243,3 +245,71 @@ class UpstreamAccountAdmin(PriceBookAdmin):
         held = [row for row in obj.terms.all() if row.effective_from is None or row.effective_from <= now]
         latest = max(held, key=lambda row: row.effective_from or datetime.min.replace(tzinfo=now.tzinfo), default=None)
         return "× 1" if latest is None else f"× {latest.multiplier.normalize():f}"
+
+
+class HoldsFromColumn:
+    """When a row begins to hold."""
+
+    @display(description="From", ordering="effective_from")
+    def begins(self, obj: Any) -> str:
+        return html.moment(obj.effective_from) if obj.effective_from else "always"
+
+
+@admin.register(PlanRule)
+class PlanRuleAdmin(HoldsFromColumn, ReadOnlyAdmin):
+    """All rules beside each other, to find the one that an event names; they are entered on their plan's page."""
+
+    empty_text = "No rules. They are entered on a plan's page."
+    list_display = ("number", "plan", "about", "effect", "begins", "effective_until", "reason", "created_by")
+    list_filter = ("plan", InForceFilter, ("model", AutocompleteSelectFilter), "meter")
+    list_select_related = ("plan", "model", "channel")
+    sortable_by = ()
+    search_fields = ("id__exact", "model__public_id", "family", "reason")
+    search_help_text = "Number, a part of a model's id, family or reason"
+    fields = (
+        "plan",
+        ("model", "family"),
+        ("meter", "channel"),
+        "effect",
+        ("begins", "effective_until"),
+        "reason",
+        ("created_by", "created_at"),
+    )
+
+    @display(description="Rule", ordering="id")
+    def number(self, obj: PlanRule) -> str:
+        return f"rule {obj.pk}"
+
+    @display(description="About")
+    def about(self, obj: PlanRule) -> str:
+        what = str(obj.model) if obj.model else f"{obj.family}…" if obj.family else "every model"
+        meter = f", {obj.get_meter_display()}" if obj.meter else ""
+        return f"{what}{meter}{f', on {obj.channel}' if obj.channel else ''}"
+
+    @display(description="Does")
+    def effect(self, obj: PlanRule) -> str:
+        return obj.says()
+
+
+@admin.register(PlanPolicy)
+class PlanPolicyAdmin(HoldsFromColumn, ReadOnlyAdmin):
+    empty_text = "No policies: what did not complete is charged as far as it is known. They stand on a plan's page."
+    list_display = ("plan", "aborted", "failed", "begins")
+    list_filter = ("plan",)
+    list_select_related = ("plan",)
+    sortable_by = ()
+    search_fields = ("plan__name",)
+    search_help_text = "Plan"
+    fields = ("plan", ("aborted", "failed"), "begins")
+
+
+@admin.register(UpstreamTerms)
+class UpstreamTermsAdmin(HoldsFromColumn, ReadOnlyAdmin):
+    empty_text = "No terms. They are entered on an upstream account's page."
+    list_display = ("account", "multiplier", "begins")
+    list_filter = ("account",)
+    list_select_related = ("account",)
+    sortable_by = ()
+    search_fields = ("account__name",)
+    search_help_text = "Account"
+    fields = ("account", "multiplier", "begins")

@@ -57,7 +57,7 @@ def _by(number: int | None, rules: Mapping[int, PlanRule], plan: Plan | None) ->
     rule = None if number is None else rules.get(number)
     if rule is None:
         return html.link(html.object_url(Plan, plan.pk), f"{plan.name}: × {plan.multiplier.normalize():f}")
-    return html.link(html.object_url(Plan, rule.plan_id), f"{plan.name}, rule {rule.pk}: {rule.says()}")
+    return html.link(html.object_url(PlanRule, rule.pk), f"{plan.name}, rule {rule.pk}: {rule.says()}")
 
 
 def _note(content: Mapping[str, Any]) -> str:
