@@ -19,7 +19,7 @@ class CustomerPlanInline(StackedInline):
     form = CustomerPlanForm
     extra = 0
     can_delete = False
-    fields = (("plan", "effective_from"),)
+    fields = ("plan", "effective_from")
     verbose_name_plural = "Plan, from a moment on (none: list prices)"
 
 

@@ -28,6 +28,11 @@ from metering.pricing import LIST_PLAN
 class FromAMomentForm(forms.ModelForm):
     """A row that holds from a moment on: a new one from now or later, an old one as it is, but for its end."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "effective_from" in self.fields:
+            self.fields["effective_from"].help_text = "Empty: always, or from now on if it is in use already."
+
     def may_begin_anywhere(self) -> bool:
         """Whether nothing can have been priced yet by what it belongs to."""
         return False
@@ -92,12 +97,6 @@ class RuleInline(StackedInline):
     extra = 0
     can_delete = False
     autocomplete_fields = ("model", "channel")
-    fields = (
-        ("model", "family", "meter", "channel"),
-        ("multiplier", "unit_price"),
-        ("effective_from", "effective_until"),
-        "reason",
-    )
     verbose_name_plural = "Rules: the most specific one wins (model, family, meter, channel, then the latest)"
 
 
@@ -112,7 +111,6 @@ class PolicyInline(StackedInline):
     form = PolicyForm
     extra = 0
     can_delete = False
-    fields = (("aborted", "failed", "effective_from"),)
     verbose_name_plural = "What is charged for requests that did not complete (none: all that is known)"
 
 
@@ -211,7 +209,6 @@ class TermsInline(StackedInline):
     form = TermsForm
     extra = 0
     can_delete = False
-    fields = (("multiplier", "effective_from"),)
     verbose_name_plural = "What it pays of the channel's prices (none: all of it)"
 
 
