@@ -14,6 +14,8 @@ from metering.attribution import attribute
 from metering.formats import InvalidUsage
 from metering.ingestion import Event, Rejection, chunks, event_digest, mask, payload_json, restore
 from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
+from metering.rating import Unrateable
+from metering.waiting import subject_of
 from relayadmin.db import bytes_array, copy_rows, copy_text, in_transaction, server_cursor, text_array
 
 Row = TypeVar("Row", ParkedEvent, UnclaimedEvent)
@@ -188,6 +190,7 @@ def _before_turn(rows: QuerySet[Row], limit: int, turn: int) -> int:
 
 def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
     events = []
+    rows = {(row.customer_id, row.number): row for row in page}
     for row in page:
         try:
             event = restore(row.payload)
@@ -195,7 +198,8 @@ def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
             continue  # A stricter format than when it came: it stays, for the operator to look at.
         event.customer_id, event.api_key_pk, event.number = row.customer_id, row.api_key_id, row.number
         events.append(event)
-    ready = settlement.rateable(events, at=at)
+    ready, waiting = settlement.rateable(events, at=at)
+    _note_reasons([(rows[event.customer_id, event.number], event, why) for event, why in waiting])
     settled = 0
     for chunk in chunks(ready, settlement.CUSTOMERS_PER_TRANSACTION):
         try:
@@ -203,6 +207,17 @@ def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
         except (DataError, IntegrityError):
             settled += sum(_settle_alone(event, at) for event in chunk)
     return settled
+
+
+def _note_reasons(waiting: Sequence[tuple[ParkedEvent, Event, Unrateable]]) -> None:
+    """Write down what events wait for by now, where it has become something else: the alias came, the price did not."""
+    changed = []
+    for row, event, why in waiting:
+        subject = subject_of(why.reason, why.detail, event)
+        if (row.reason, row.subject) != (why.reason, subject):
+            row.reason, row.subject, row.detail = why.reason, subject, mask(why.detail)[:500]
+            changed.append(row)
+    ParkedEvent.objects.bulk_update(changed, ["reason", "subject", "detail"], batch_size=_PAGE)
 
 
 def _settle_alone(event: Event, at: datetime) -> int:

@@ -156,19 +156,20 @@ def _settle_locked(chunk: list[Event], wallets: dict[int, ledger.LockedWallet], 
     return result
 
 
-def rateable(events: Sequence[Event], *, at: datetime) -> list[Event]:
-    """Those waiting events that could be rated now; judged without a lock, to leave the others alone cheaply."""
+def rateable(events: Sequence[Event], *, at: datetime) -> tuple[list[Event], list[tuple[Event, Unrateable]]]:
+    """Those waiting events that could be rated now, and what the others wait for; judged cheaply, without a lock."""
     if not events:
-        return []
+        return [], []
     terms = _terms(sorted({event.customer_id for event in events}))
-    ready = []
+    ready: list[Event] = []
+    waiting: list[tuple[Event, Unrateable]] = []
     for event in events:
         try:
             _rate_one(event, terms, None, at)
-        except Unrateable:
-            continue
-        ready.append(event)
-    return ready
+            ready.append(event)
+        except Unrateable as reason:
+            waiting.append((event, reason))
+    return ready, waiting
 
 
 def settle_parked(parked: Sequence[Event], *, at: datetime) -> set[int]:

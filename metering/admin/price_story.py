@@ -56,7 +56,7 @@ def _by(number: int | None, rules: Mapping[int, PlanRule], plan: Plan | None) ->
         return html.NOTHING
     rule = None if number is None else rules.get(number)
     if rule is None:
-        return html.link(html.object_url(Plan, plan.pk), f"{plan.name}: × {plan.multiplier.normalize():f}")
+        return html.link(html.object_url(Plan, plan.pk), f"{plan.name}:\u00a0×\u00a0{plan.multiplier.normalize():f}")
     return html.link(html.object_url(PlanRule, rule.pk), f"{plan.name}, rule {rule.pk}: {rule.says()}")
 
 

@@ -231,3 +231,14 @@ class TestUnclaimedUsage:
         one, other = make_event(api_key_id="key_one", id="same"), make_event(api_key_id="key_other", id="same")
         assert relay.report(one, other).body["parked"] == 2
         assert not EventConflict.objects.exists()
+
+
+def test_what_it_waits_for_is_written_down_anew_when_it_has_become_something_else() -> None:
+    payer = make_payer()
+    park(payer, model="nobody-sells-this")
+    unpriced = Model.objects.create(public_id="unpriced-1", maker=Channel.objects.get(name="anthropic"))
+    add_alias("nobody-sells-this", unpriced.public_id)
+    assert sweep() == (0, 0, 1)
+    row = ParkedEvent.objects.get(customer=payer.customer)
+    assert (row.reason, row.resolved_at) == ("no_price", None)
+    assert "unpriced-1" in row.detail
