@@ -72,9 +72,7 @@ def _rate(
     for number in range(events):
         model_id, channel_id, name, raw = named[number % len(named)]
         usage = formats.read(name, raw)
-        asked = Asked(
-            model_id, channel_id, variant_of(usage.service_tier, usage.speed), is_in_us(usage.inference_geo)
-        )
+        asked = Asked(model_id, channel_id, variant_of(usage.service_tier, usage.speed), is_in_us(usage.inference_geo))
         card = table.card(asked, plan=plan, at=at, prompt_tokens=usage.prompt_tokens)
         charge, _ = rate_in_units(usage.quantities, card)
         total += charge

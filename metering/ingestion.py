@@ -94,6 +94,10 @@ class Event(msgspec.Struct, gc=False):
     digest: bytes = b""
     number: int = 0
 
+    def count_as(self, usage: Usage) -> None:
+        """Take other quantities in; the content by which repeats are told is what was reported."""
+        self.usage, self.quantities_json = usage, str(_encode(usage.quantities), "utf-8")
+
     @property
     def key_name(self) -> str:
         """How the key was named, without its secret."""

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import msgspec
+
 from metering.formats.base import Usage
 from relayadmin.money import AMOUNT_DECIMALS, EXACT, POWERS
+
+REQUEST = "request"
 
 
 class Unrateable(Exception):
@@ -68,6 +72,16 @@ def amount_literal(units: int) -> str:
     return f"{units}e-15"
 
 
+def with_request(usage: Usage, card: RateCard) -> Usage:
+    """Usage with the request itself counted, where the model has a fee for each: no usage object reports it.
+
+    A request that used nothing has no fee.
+    """
+    if REQUEST not in card.per_one or REQUEST in usage.quantities or not usage.quantities:
+        return usage
+    return msgspec.structs.replace(usage, quantities={**usage.quantities, REQUEST: 1})
+
+
 def rate(usage: Usage, card: RateCard) -> tuple[Decimal, Decimal]:
     """The (charge, cost) of one event in USD. Raises Unrateable (`no_price`) for a meter that the card lacks."""
     charge, cost = rate_in_units(usage.quantities, card)
@@ -101,6 +115,7 @@ def most_that_can_cost(
     units = input_tokens * one
     units += max_output_tokens * _charge_of(card, "output", max_output_tokens)
     units += web_searches * _charge_of(card, "web_search", web_searches)
+    units += _charge_of(card, REQUEST, 0)
     return amount_of(units)
 
 

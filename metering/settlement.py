@@ -20,7 +20,7 @@ from metering import event_store, price_sets, pricing
 from metering.ingestion import Event, chunks, event_digest
 from metering.plan_terms import KNOWN, PlanTerms
 from metering.pricing import Account, Asked, PriceTable
-from metering.rating import RateCard, Unrateable, amount_of, rate_in_units
+from metering.rating import REQUEST, RateCard, Unrateable, amount_of, rate_in_units, with_request
 from metering.variants import is_in_us, variant_of
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
@@ -288,7 +288,9 @@ def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: date
     if usage.parts:
         return _rate_parts(event, table, plan, asked, period)
     card = table.card(asked, plan=plan, at=event.occurred_at, prompt_tokens=usage.prompt_tokens)
-    charge, cost = rate_in_units(usage.quantities, card)
+    if REQUEST in card.per_one:
+        event.count_as(with_request(usage, card))
+    charge, cost = rate_in_units(event.usage.quantities, card)
     return Rated(event, model_id, channel_id, card, charge, cost, period, asked.account_id)
 
 

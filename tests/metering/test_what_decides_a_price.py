@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,6 +11,7 @@ from metering import parking, pricing, statements
 from metering.models import (
     Channel,
     CustomerPlan,
+    EventConflict,
     Model,
     ParkedEvent,
     Plan,
@@ -141,6 +142,37 @@ def test_images_and_video_cost_gemini_s_customers_what_text_costs_and_sound_its_
         "VIDEO": Decimal("0.3"),
         "AUDIO": Decimal("0.12") + Decimal("0.6"),
     }
+
+
+class TestAFeeForEachRequest:
+    """Perplexity takes 12 USD for a thousand requests of Sonar beside the tokens, which no usage object reports."""
+
+    USAGE: ClassVar[dict[str, Any]] = {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}
+    SONAR: ClassVar[dict[str, Any]] = {"model": "sonar", "channel": "perplexity", "format": "openai.chat"}
+
+    def test_is_charged_once_with_its_own_line(self) -> None:
+        payer, relay = make_payer(), Relay()
+        event = settled(payer, usage=self.USAGE, **self.SONAR)
+        assert event.quantities == {"input": 1000, "output": 1000, "request": 1}
+        assert event.charge == Decimal("0.002") + Decimal("0.012")
+        again = relay.report(
+            make_event(
+                payer, id=event.event_id, occurred_at=event.occurred_at.isoformat(), usage=self.USAGE, **self.SONAR
+            )
+        )
+        assert again.body["duplicates"] == 1
+        assert not EventConflict.objects.exists()
+        assert_books_are_right(payer.customer)
+
+    def test_is_not_charged_where_nothing_was_used_or_the_relay_counted_it(self) -> None:
+        nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        assert settled(make_payer(), usage=nothing, status="failed", **self.SONAR).charge == 0
+        counted = {**self.SONAR, "format": "meters", "usage": {"request": 2}}
+        assert settled(make_payer(), **counted).charge == Decimal("0.024")
+
+    def test_is_held_before_the_request(self) -> None:
+        answer = Relay().authorize(make_payer(), model="sonar", input_tokens=1000, max_output_tokens=1000)
+        assert answer.body["amount"] == "0.014000"
 
 
 class TestAnUpstreamAccount:
