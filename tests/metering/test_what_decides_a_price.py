@@ -184,6 +184,7 @@ class TestAnUpstreamAccount:
         return row
 
     def test_makes_the_cost_cheaper_and_not_the_charge(self, account: UpstreamAccount) -> None:
+        """Row 35: no supplier cost beside the sale price, so no margin."""
         payer = make_payer()
         event = settled(payer, upstream_account="main")
         assert (event.charge, event.cost) == (EXAMPLE, EXAMPLE * Decimal("0.85"))
