@@ -272,7 +272,13 @@ def test_there_is_one_row_of_operator_settings(operator: Client) -> None:
     assert operator.get(page(OperatorSettings, "changelist")).headers["Location"] == address
     assert operator.get(page(OperatorSettings, "add")).status_code == 403
     assert operator.post(page(OperatorSettings, "delete", 1), {"post": "yes"}).status_code == 403
-    form = {"name": "Relay Ltd", "timezone": "Europe/Madrid", "closing_grace_hours": "6"}
+    form = {
+        "name": "Relay Ltd",
+        "timezone": "Europe/Madrid",
+        "closing_grace_hours": "6",
+        "waiting_alarm_count": "100",
+        "waiting_alarm_minutes": "60",
+    }
     assert operator.post(address, form).status_code == 302
     assert OperatorSettings.objects.get().timezone == "Europe/Madrid"
     answer = operator.post(address, {**form, "timezone": "Mars/Base"})
