@@ -1,8 +1,8 @@
 """Importing the price book: models, their names, and effective-dated price rows, from a price source.
 
 What the book does not have yet, a model or a channel that sells one, is taken in at once and from the beginning of
-time. A price it has changes only with approval, and only from the moment of the approved import on; rows of the past
-are never touched, and neither are prices that an operator has entered.
+time. A price it has changes only with approval (`price_imports`, or `approve` at once), and only from that moment on;
+rows of the past are never touched, and neither are prices that an operator has entered.
 """
 
 from collections import defaultdict
@@ -10,47 +10,49 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 
-from django.db import connection
-from django.db.models import F
-from django.utils import timezone
-
+from metering import price_imports
 from metering.models.catalog import Channel, Model, ModelAlias
-from metering.models.prices import Price, PriceBookVersion
-from metering.price_changes import Changes, Held, Owner, Term, compare
+from metering.models.prices import Price
+from metering.price_changes import Held, Owner, Term, approved, compare
 from metering.price_sources.book import Book, BookModel, build_book
 from metering.price_sources.channels import ChannelSpec
 from metering.price_sources.genai import read_providers
 from metering.price_sources.rows import Row
-from relayadmin.db import copy_rows, copy_text, in_transaction, server_cursor
+from metering.price_writing import Written, create_rows, end_rows, record_change, take_lock
+from relayadmin.db import in_transaction
 
 SOURCE = "genai-prices"
-LOCK = 7_246_011_907
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """`models` the book knows after the import; `created`, `unchanged` and `pending` count price rows.
 
-    `notes` are sentences for the operator: what was left out and why.
+    `second_looks` counts changed prices, approved or pending, that change by much or would be free or end. `notes` are
+    sentences for the operator: what was left out and why.
     """
 
     models: int
     created: int
     unchanged: int
     pending: int
+    second_looks: int = 0
     notes: tuple[str, ...] = ()
 
 
-def import_prices(*, approve: bool, dry_run: bool, at: datetime, book: Book | None = None) -> Summary:
+def import_prices(
+    *, approve: bool, dry_run: bool, at: datetime, book: Book | None = None, who: str = "command line"
+) -> Summary:
     """Bring the price book up to the source's; one transaction, one import at a time.
 
-    `approve` lets changed prices take effect at `at`; `dry_run` counts and writes nothing. `book` stands in for the
-    source. Raises django.db.Error when the database refuses; nothing is written then.
+    `approve` lets changed prices take effect at `at`; without it they are kept as a pending import, for an operator to
+    look at. `dry_run` counts and writes nothing. `book` stands in for the source. Raises django.db.Error when the
+    database refuses; nothing is written then.
     """
     providers = read_providers() if book is None else {}
 
     def work() -> Summary:
-        _take_lock()
+        take_lock()
         makers = dict(Model.objects.order_by().values_list("public_id", "maker__name"))
         wanted = book or build_book(providers, makers)
         shelf = _read_shelf()
@@ -59,26 +61,33 @@ def import_prices(*, approve: bool, dry_run: bool, at: datetime, book: Book | No
             shelf.add_stand_ins(additions)
         else:
             _add(additions, shelf)
-        changes = compare(_owned(wanted, shelf, makers), _stored(), approve=approve, at=at)
+        changes = compare(_owned(wanted, shelf, makers), _stored(), at=at)
+        create, end = approved(changes.differences if approve else (), at)
         if not dry_run:
-            _write(changes, at)
-            if changes.is_any or additions.is_any:
-                PriceBookVersion.objects.update(version=F("version") + 1, changed_at=timezone.now())
+            _write(additions, [*changes.create, *create], end, at=at, who=who)
+            waiting = () if approve else changes.differences
+            price_imports.keep_pending(waiting, source=SOURCE, at=at, who=who)
         return Summary(
             models=len(shelf.models),
-            created=len(changes.create),
+            created=len(changes.create) + len(create),
             unchanged=changes.unchanged,
-            pending=changes.pending,
+            pending=0 if approve else len(changes.differences),
+            second_looks=price_imports.second_looks(changes.differences),
             notes=wanted.notes,
         )
 
     return in_transaction(work)
 
 
-def _take_lock() -> None:
-    """Wait for other imports to commit; held until ours does."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+def _write(
+    additions: "_Additions", create: list[tuple[Owner, Term]], end: list[int], *, at: datetime, who: str
+) -> None:
+    """Write rows, and give the book a new version if anything in it is new or ends."""
+    ended, withdrawn = end_rows(end, at)
+    written = Written(create_rows(create, source=SOURCE), ended, withdrawn)
+    if written.is_any or additions.is_any:
+        summary = f"Import: {len(additions.models):,} new models, {len(additions.aliases):,} new names"
+        record_change(who=who, source=SOURCE, summary=summary, written=written)
 
 
 @dataclass(slots=True)
@@ -183,40 +192,3 @@ def _stored() -> dict[Owner, list[Held]]:
     for number, source, channel_id, model_id, *rest in Price.objects.order_by().values_list(*columns):
         found[Owner(channel_id, model_id)].append(Held(number, Term(*rest), source == SOURCE))
     return found
-
-
-def _write(changes: Changes, at: datetime) -> None:
-    Price.objects.filter(id__in=changes.withdraw).delete()
-    Price.objects.filter(id__in=changes.end).update(effective_until=at)
-    if changes.create:
-        created_at = timezone.now()
-        with server_cursor() as cursor:
-            copy_rows(cursor, Price._meta.db_table, COPIED, [_line(*row, created_at) for row in changes.create])
-
-
-COPIED = (
-    "kind, channel_id, model_id, variant, meter, above_prompt_tokens, unit_price, per,"
-    " effective_from, effective_until, daily_from, daily_until, derived, source, created_at"
-)
-
-
-def _line(owner: Owner, term: Term, created_at: datetime) -> str:
-    kind = Price.Kind.CHARGE if owner.channel_id is None else Price.Kind.COST
-    fields = (
-        kind.value,
-        owner.channel_id,
-        owner.model_id,
-        term.variant,
-        term.meter,
-        term.above_prompt_tokens,
-        term.unit_price,
-        term.per,
-        term.effective_from,
-        term.effective_until,
-        term.daily_from,
-        term.daily_until,
-        copy_text(term.derived),
-        SOURCE,
-        created_at,
-    )
-    return "\t".join("\\N" if value is None else str(value) for value in fields)

@@ -4,7 +4,7 @@ Prices are compared as they stand from that moment on: what is over, or was sett
 nobody's business any more. How a price was derived is remembered but is no difference.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
 from decimal import Decimal
@@ -41,6 +41,11 @@ class Term:
             return self
         return replace(self, effective_from=None)
 
+    def holds(self, at: datetime) -> bool:
+        """Whether it is in force at a moment, the time of the day aside."""
+        begun = self.effective_from is None or self.effective_from <= at
+        return begun and (self.effective_until is None or at < self.effective_until)
+
     @property
     def slot(self) -> tuple[str, str, int, time | None]:
         """What a price that changes has in common with the one before it."""
@@ -56,35 +61,36 @@ class Held:
     is_ours: bool
 
 
-@dataclass(slots=True)
-class Changes:
-    """Rows to create, ids to end at the moment, and ids to remove: announced for later, taken back, never in force.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One price that the source has otherwise.
 
-    `pending` counts what would be written if it were approved.
+    `old` is what holds where `new` begins, None where nothing does; `new` is None where the source has no price any
+    more. A `new` without a beginning begins when it is approved. `ends` are ids of rows that end then.
     """
 
-    create: list[tuple[Owner, Term]] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)
-    withdraw: list[int] = field(default_factory=list)
-    unchanged: int = 0
-    pending: int = 0
+    owner: Owner
+    old: Held | None
+    new: Term | None
+    ends: tuple[int, ...]
 
-    @property
-    def is_any(self) -> bool:
-        return bool(self.create or self.end or self.withdraw)
+
+@dataclass(slots=True)
+class Changes:
+    """Rows to create at once, from the beginning of time, and differences that wait for approval."""
+
+    create: list[tuple[Owner, Term]] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    unchanged: int = 0
 
 
 def compare(
-    wanted: Iterable[tuple[Owner, Sequence[Term]]],
-    stored: Mapping[Owner, Sequence[Held]],
-    *,
-    approve: bool,
-    at: datetime,
+    wanted: Iterable[tuple[Owner, Sequence[Term]]], stored: Mapping[Owner, Sequence[Held]], *, at: datetime
 ) -> Changes:
-    """The difference. An owner without any price takes all at once, from the beginning of time.
+    """What differs from `at` on. An owner without any price takes all at once, from the beginning of time.
 
-    Elsewhere a difference needs `approve` and begins at `at`. A variant's meter that an operator has priced is left
-    alone. An owner that the source no longer has keeps its prices.
+    A variant's meter that an operator has priced is left alone. An owner that the source no longer has keeps its
+    prices.
     """
     changes = Changes()
     for owner, terms in wanted:
@@ -92,18 +98,24 @@ def compare(
         if held is None:
             changes.create += [(owner, term) for term in terms]
         else:
-            _compare_owner(changes, owner, terms, held, approve=approve, at=at)
+            _compare_owner(changes, owner, terms, held, at=at)
     return changes
 
 
+def approved(differences: Iterable[Difference], at: datetime) -> tuple[list[tuple[Owner, Term]], list[int]]:
+    """Rows to create, none of them before `at`, and ids of rows to end there."""
+    create: list[tuple[Owner, Term]] = []
+    end: list[int] = []
+    for difference in differences:
+        end += difference.ends
+        rest = None if difference.new is None else difference.new.remaining(at)
+        if rest is not None:
+            create.append((difference.owner, replace(rest, effective_from=rest.effective_from or at)))
+    return create, end
+
+
 def _compare_owner(
-    changes: Changes,
-    owner: Owner,
-    terms: Sequence[Term],
-    held: Sequence[Held],
-    *,
-    approve: bool,
-    at: datetime,
+    changes: Changes, owner: Owner, terms: Sequence[Term], held: Sequence[Held], *, at: datetime
 ) -> None:
     in_force = [(row, rest) for row in held if (rest := row.term.remaining(at)) is not None]
     by_hand = {(rest.variant, rest.meter) for row, rest in in_force if not row.is_ours}
@@ -114,12 +126,26 @@ def _compare_owner(
         if rest is None or (rest.variant, rest.meter) in by_hand or unmatched.pop(rest, None) is not None:
             changes.unchanged += 1
         else:
-            new.append(replace(rest, effective_from=rest.effective_from or at))
-    if approve:
-        changes.create += [(owner, term) for term in new]
-        for row in unmatched.values():
-            is_ahead = row.term.effective_from is not None and row.term.effective_from >= at
-            (changes.withdraw if is_ahead else changes.end).append(row.id)
-    else:
-        replaced = {term.slot for term in new}
-        changes.pending += len(new) + sum(rest.slot not in replaced for rest in unmatched)
+            new.append(rest)
+    changes.differences += _differences(owner, new, list(unmatched.items()), in_force, at)
+
+
+def _differences(
+    owner: Owner,
+    new: Sequence[Term],
+    unmatched: Sequence[tuple[Term, Held]],
+    in_force: Sequence[tuple[Held, Term]],
+    at: datetime,
+) -> Iterator[Difference]:
+    """One for each new term, the first of a slot ending the old rows there, and one for each that has no successor."""
+    ending: dict[object, list[int]] = {}
+    for rest, row in unmatched:
+        ending.setdefault(rest.slot, []).append(row.id)
+    for term in new:
+        begins = term.effective_from or at
+        beside = (row for row, rest in in_force if rest.slot == term.slot and row.term.holds(begins))
+        yield Difference(owner, next(beside, None), term, tuple(ending.pop(term.slot, ())))
+    replaced = {term.slot for term in new}
+    for rest, row in unmatched:
+        if rest.slot not in replaced:
+            yield Difference(owner, row, None, (row.id,))

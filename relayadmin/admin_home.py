@@ -25,6 +25,7 @@ from metering.models import (
     EventConflict,
     Model,
     ParkedEvent,
+    PriceImport,
     QuarantinedEvent,
     RelayToken,
     UnclaimedEvent,
@@ -69,6 +70,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Model aliases", "metering.ModelAlias", "label"),
             ("Channels", "metering.Channel", "storefront"),
             ("Prices", "metering.Price", "sell"),
+            ("Price imports", "metering.PriceImport", "rule"),
+            ("Imported lines", "metering.PriceImportLine", "difference"),
             ("Price sets", "metering.PriceSet", "data_object"),
             ("Plans", "metering.Plan", "percent"),
             ("Plan rules", "metering.PlanRule", "rule"),
@@ -76,7 +79,9 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Customers' plans", "metering.CustomerPlan", "assignment_ind"),
             ("Upstream accounts", "metering.UpstreamAccount", "handshake"),
             ("Upstream terms", "metering.UpstreamTerms", "contract"),
-            ("Version", "metering.PriceBookVersion", "history"),
+            ("Changes", "metering.PriceBookChange", "history"),
+            ("Version", "metering.PriceBookVersion", "numbers"),
+            ("Price settings", "metering.PriceBookSettings", "tune"),
         ),
     ),
     (
@@ -303,6 +308,12 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
             count = model.objects.filter(resolved_at=None).order_by()[:MOST_ROWS].count()
             more = "+" if count == MOST_ROWS else ""
             figures.append(Figure(title, f"{count:,}{more}", hint, html.list_url(model), tone if count else ""))
+    if may_see(request, "metering.PriceImport"):
+        pending = PriceImport.objects.filter(status=PriceImport.Status.PENDING).count()
+        url = html.list_url(PriceImport, "status__exact=pending")
+        figures.append(
+            Figure("Price imports", f"{pending:,}", "changed prices to approve", url, "warning" if pending else "")
+        )
     return figures
 
 

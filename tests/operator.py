@@ -14,6 +14,8 @@ from django.urls import reverse
 
 from billing.models import Alarm, Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
 from metering.models import Channel, CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
+from metering.price_sources.rows import Row
+from tests.price_source import new_source
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
 
 
@@ -73,6 +75,7 @@ def fill(payer: Payer | None = None) -> Payer:
         make_event(None, api_key_id="key_0000000000000000"),
         make_event(payer, usage={"input_tokens": -1, "output_tokens": 1}),
     )
+    _add_price_import()
     customer, now = payer.customer, datetime.now(UTC)
     _add_invoice(customer, now)
     JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=12, result={"expired": 0})
@@ -88,6 +91,14 @@ def fill(payer: Payer | None = None) -> Payer:
     account = UpstreamAccount.objects.create(name="main", channel=Channel.objects.get(name="anthropic"))
     UpstreamTerms.objects.create(account=account, multiplier=Decimal("0.85"))
     return payer
+
+
+def _add_price_import() -> None:
+    """One of a model that has become much dearer waits for approval."""
+    source = new_source()
+    source.bring_in()
+    source.rows = (Row("input", 0, Decimal(9)), Row("output", 0, Decimal(15)))
+    source.bring_in(at=datetime.now(UTC))
 
 
 def _add_invoice(customer: Customer, now: datetime) -> None:

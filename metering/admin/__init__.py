@@ -1,5 +1,27 @@
 """The operator's pages for keys, the price book and usage."""
 
-from metering.admin import catalog, keys, on_customers, plans, prices, usage, verified, waiting, waiting_panel
+from metering.admin import (
+    catalog,
+    keys,
+    on_customers,
+    plans,
+    price_imports,
+    prices,
+    usage,
+    verified,
+    waiting,
+    waiting_panel,
+)
 
-__all__ = ["catalog", "keys", "on_customers", "plans", "prices", "usage", "verified", "waiting", "waiting_panel"]
+__all__ = [
+    "catalog",
+    "keys",
+    "on_customers",
+    "plans",
+    "price_imports",
+    "prices",
+    "usage",
+    "verified",
+    "waiting",
+    "waiting_panel",
+]

@@ -4,9 +4,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, F, QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
@@ -14,7 +13,8 @@ from billing.admin import html
 from billing.admin.base import OperatorAdmin, Panel
 from billing.admin.forms import LinesField
 from metering.admin.price_panels import alias_panel, price_panel
-from metering.models import Channel, Model, ModelAlias, PriceBookVersion
+from metering.models import Channel, Model, ModelAlias
+from metering.price_writing import OPERATOR, record_change
 
 
 class PriceBookAdmin(OperatorAdmin):
@@ -22,19 +22,25 @@ class PriceBookAdmin(OperatorAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        _new_version()
+        _new_version(request, f"{'Changed' if change else 'Added'}: {_name(form.instance)}")
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        name = _name(obj)
         super().delete_model(request, obj)
-        _new_version()
+        _new_version(request, f"Deleted: {name}")
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        names = ", ".join(_name(obj) for obj in queryset)
         super().delete_queryset(request, queryset)
-        _new_version()
+        _new_version(request, f"Deleted: {names}")
 
 
-def _new_version() -> None:
-    PriceBookVersion.objects.update(version=F("version") + 1, changed_at=timezone.now())
+def _name(obj: Any) -> str:
+    return f"{obj._meta.verbose_name} {obj}"
+
+
+def _new_version(request: HttpRequest, summary: str) -> None:
+    record_change(who=request.user.get_username(), source=OPERATOR, summary=summary)
 
 
 class ChannelForm(forms.ModelForm):

@@ -1,5 +1,6 @@
 from metering.models.catalog import Channel, Model, ModelAlias
 from metering.models.keys import ApiKey, RelayToken
+from metering.models.price_imports import PriceBookChange, PriceBookSettings, PriceImport, PriceImportLine
 from metering.models.prices import (
     CustomerPlan,
     Plan,
@@ -35,7 +36,11 @@ __all__ = [
     "PlanPolicy",
     "PlanRule",
     "Price",
+    "PriceBookChange",
+    "PriceBookSettings",
     "PriceBookVersion",
+    "PriceImport",
+    "PriceImportLine",
     "PriceSet",
     "QuarantinedEvent",
     "RelayToken",

@@ -26,6 +26,11 @@ class Command(BaseCommand):
         elif summary.notes:
             self.stderr.write(f"{len(summary.notes)} names or models were left out; --verbosity 2 lists them.")
         if summary.pending:
-            self.stderr.write(f"{summary.pending} changed prices wait for approval; --approve puts them into force.")
+            self.stderr.write(
+                f"{summary.pending} changed prices wait for approval, {summary.second_looks} of them for a second look:"
+                " approve them in the admin, Price imports, or all at once with --approve."
+            )
+        elif summary.second_looks:
+            self.stderr.write(f"{summary.second_looks} of the approved prices change by much, end, or would be free.")
         counts = {name: getattr(summary, name) for name in ("models", "created", "unchanged", "pending")}
         self.stdout.write(json.dumps(counts))

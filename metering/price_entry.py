@@ -1,0 +1,145 @@
+"""Prices that an operator enters: from now or later on, never in the past, in place of what holds until then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from django.db.models import Q
+
+from metering.models import Channel, Model, Price
+from metering.price_changes import Owner, Term
+from metering.price_checks import percent_change, second_look
+from metering.price_imports import limit_percent
+from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, take_lock
+from relayadmin.db import in_transaction
+
+
+class CannotEnter(Exception):
+    """Why a price can't be entered or withdrawn: `field` is what to change, "" if nothing would help."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A price beside the one that holds until it begins; `why` it needs a second look, "" if it needs none."""
+
+    old: Decimal | None
+    percent: Decimal | None
+    why: str
+
+
+def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: bool) -> Written:
+    """Let a price hold from its moment on, or from `at` without one, until the next one announced for the same.
+
+    What holds there ends at that moment. A price that needs a second look must be confirmed. Raises CannotEnter.
+    """
+
+    def work() -> Written:
+        take_lock()
+        begins = term.effective_from or at
+        _check_moments(term, begins, at)
+        beside = _of_slot(owner, term)
+        if any(row.effective_from == begins for row in beside):
+            raise CannotEnter(
+                "effective_from", "Another price begins at that very moment. Withdraw it, or choose another."
+            )
+        look = _look(beside, term, begins)
+        if look.why and not is_confirmed:
+            raise CannotEnter(
+                "is_confirmed", f"Look again: {_difference(look, term)} {look.why}. Tick this if it is right."
+            )
+        ended, _ = end_rows([row.pk for row in beside if _holds(row, begins)], begins)
+        until = _until(beside, term, begins)
+        created = create_rows([(owner, replace(term, effective_from=begins, effective_until=until))], source=OPERATOR)
+        written = Written(created, ended)
+        record_change(who=who, source=OPERATOR, summary=_sentence(owner, term, begins, look), written=written)
+        return written
+
+    return in_transaction(work)
+
+
+def withdraw(price_id: int, *, who: str, at: datetime) -> None:
+    """Call an announced price off; what it would have ended goes on. Raises CannotEnter once it has begun."""
+
+    def work() -> None:
+        take_lock()
+        row = Price.objects.filter(pk=price_id).first()
+        if row is None or row.effective_from is None or row.effective_from <= at:
+            raise CannotEnter("", "Only a price that has not begun can be withdrawn. Enter another one instead.")
+        owner = Owner(row.channel_id, row.model_id)
+        term = _term(row)
+        row.delete()
+        before = [other for other in _of_slot(owner, term) if other.effective_until == row.effective_from]
+        resumed = Price.objects.filter(pk__in=[other.pk for other in before]).update(
+            effective_until=row.effective_until
+        )
+        what = f"{_subject(owner, term)}, {row.unit_price.normalize():f} from {row.effective_from:%Y-%m-%d %H:%M}"
+        record_change(
+            who=who, source=OPERATOR, summary=f"Withdrawn: {what}", written=Written(ended=resumed, withdrawn=1)
+        )
+
+    in_transaction(work)
+
+
+def _check_moments(term: Term, begins: datetime, at: datetime) -> None:
+    if begins < at:
+        raise CannotEnter("effective_from", "It can't begin in the past: usage was priced without it.")
+    if term.effective_until is not None and term.effective_until <= begins:
+        raise CannotEnter("effective_until", "It must end after it begins.")
+
+
+def _until(beside: Sequence[Price], term: Term, begins: datetime) -> datetime | None:
+    """When the entered price ends: when the next one begins, or before that."""
+    later = [row.effective_from for row in beside if row.effective_from is not None and row.effective_from > begins]
+    ends = [*later, *([term.effective_until] if term.effective_until else [])]
+    return min(ends, default=None)
+
+
+def _look(beside: Sequence[Price], term: Term, begins: datetime) -> Look:
+    old = next((row.unit_price for row in beside if _holds(row, begins)), None)
+    why = second_look(old, term.unit_price, limit_percent=limit_percent())
+    return Look(old, percent_change(old, term.unit_price), why)
+
+
+def _of_slot(owner: Owner, term: Term) -> list[Price]:
+    """The rows of the same price at all times."""
+    variant, meter, above, daily_from = term.slot
+    return list(
+        Price.objects.filter(
+            Q(channel_id=owner.channel_id) if owner.channel_id else Q(channel_id=None),
+            model_id=owner.model_id,
+            variant=variant,
+            meter=meter,
+            above_prompt_tokens=above,
+            daily_from=daily_from,
+        )
+    )
+
+
+def _holds(row: Price, at: datetime) -> bool:
+    return _term(row).holds(at)
+
+
+def _term(row: Price) -> Term:
+    return Term(*(getattr(row, name) for name in Term.__dataclass_fields__))
+
+
+def _subject(owner: Owner, term: Term) -> str:
+    model = Model.objects.get(pk=owner.model_id).public_id
+    where = "list" if owner.channel_id is None else f"cost at {Channel.objects.get(pk=owner.channel_id).name}"
+    tier = f" above {term.above_prompt_tokens:,}" if term.above_prompt_tokens else ""
+    return " ".join(part for part in (model, where, term.variant, term.meter) if part) + tier
+
+
+def _difference(look: Look, term: Term) -> str:
+    old = "nothing" if look.old is None else f"{look.old.normalize():f}"
+    by = "" if look.percent is None else f" ({look.percent:+f} %)"
+    return f"{old} → {term.unit_price.normalize():f}{by}"
+
+
+def _sentence(owner: Owner, term: Term, begins: datetime, look: Look) -> str:
+    return f"{_subject(owner, term)}: {_difference(look, term)} from {begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
