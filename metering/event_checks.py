@@ -51,6 +51,12 @@ _CALLS = """(
            part->'quantities' AS quantities
     FROM jsonb_array_elements(e.parts) WITH ORDINALITY AS listed (part, place)
 )"""
+_PARTS_DIFFER = """(e.model_id, e.price_set_id) <>
+    ((e.parts->0->>'model_id')::bigint, (e.parts->0->>'price_set_id')::bigint)
+    OR e.quantities IS DISTINCT FROM (SELECT jsonb_object_agg(meter, quantity) FROM (
+        SELECT used.key AS meter, sum(used.value::numeric) AS quantity
+        FROM jsonb_array_elements(e.parts) AS listed (part), jsonb_each_text(part->'quantities') AS used
+        GROUP BY used.key) AS summed)"""
 _KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
 
 
@@ -128,8 +134,9 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     UNION ALL (SELECT 'key', customer_id, lost, NULL, NULL, NULL FROM parts WHERE lost IS NOT NULL
                ORDER BY lost LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM {source} e
-               WHERE parts IS NOT NULL AND (e.charge, e.cost) IS DISTINCT FROM
-                   (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) ORDER BY e.id LIMIT {DIFFERENCES_MAX})
+               WHERE parts IS NOT NULL AND ((e.charge::numeric, e.cost::numeric) IS DISTINCT FROM
+                   (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
+               LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'hour', customer_id, NULL, key, expected, found FROM compared LIMIT {DIFFERENCES_MAX})
     UNION ALL SELECT 'count', coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE rows > 0), NULL, NULL, NULL
               FROM parts"""
@@ -229,6 +236,8 @@ def _explain_event(customer_id: int, number: int) -> list[Difference]:
             if event.parts and amount != Decimal(call[kind]):
                 what = f"{kind} of the {call['kind']} in {name}"
                 result.append(Difference(customer_id, what, amount_text(amount), call[kind]))
+    if event.parts:
+        result += _explain_parts(event, name)
     for kind, amount in (("charge", event.charge), ("cost", event.cost)):
         if shoulds[kind] != amount:
             should = amount_text(shoulds[kind])
@@ -248,3 +257,22 @@ def _recompute(call: dict[str, Any]) -> tuple[list[str], dict[str, Decimal]]:
                 line = line_amount(quantity, Decimal(price[kind]), price["per"])
                 amounts[kind] = EXACT.add(amounts[kind], line)
     return sorted(call["quantities"].keys() - meters.keys()), amounts
+
+
+def _explain_parts(event: UsageEvent, name: str) -> list[Difference]:
+    """Where an event's own figures are not those of its calls."""
+    sums: dict[str, int] = {}
+    for call in event.parts:
+        for meter, quantity in call["quantities"].items():
+            sums[meter] = sums.get(meter, 0) + quantity
+    first = event.parts[0]
+    pairs = (
+        ("quantities", sums, event.quantities),
+        ("model", first["model_id"], event.model_id),
+        ("price set", first["price_set_id"], event.price_set_id),
+    )
+    return [
+        Difference(event.customer_id, f"{what} of {name}", str(should), str(found))
+        for what, should, found in pairs
+        if should != found
+    ]

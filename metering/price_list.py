@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import NamedTuple
 
-from django.db.models import F, Q
+from django.db.models import F
 
 from metering.meters import NAMES, PER_MILLION
 from metering.models import CustomerPlan
 from metering.plan_terms import PlanTerms, Rule, best_rule, charge_price
-from metering.pricing import PriceRow, PriceTable, best_rows, rows_in_force
+from metering.pricing import PriceRow, PriceTable, best_rows, in_window, rows_in_force
 
 _PLACES = {name: place for place, name in enumerate(NAMES)}
-_BEGINNING = datetime.min.replace(tzinfo=UTC)
 _RATIO = Context(prec=6, rounding=ROUND_HALF_UP)
 
 
@@ -48,17 +47,22 @@ class ListedPrice:
     multiplier_of_input: Decimal | None
 
 
-def terms_of(customer_id: int, table: PriceTable, *, at: datetime) -> PlanTerms:
-    """A customer's plan now."""
-    begun = CustomerPlan.objects.filter(Q(effective_from=None) | Q(effective_from__lte=at), customer_id=customer_id)
-    latest = begun.order_by(F("effective_from").desc(nulls_last=True))
-    return table.plan(latest.values_list("plan_id", flat=True).first())
+Plans = Sequence[tuple[datetime | None, PlanTerms]]
+
+
+def plans_of(customer_id: int, table: PriceTable, *, at: datetime) -> Plans:
+    """A customer's plan now and the announced ones: (from when on, plan) in the order of time, the first always."""
+    begun = F("effective_from").asc(nulls_first=True)
+    rows = CustomerPlan.objects.filter(customer_id=customer_id).order_by(begun).values_list("effective_from", "plan_id")
+    held = [plan_id for begins, plan_id in rows if begins is None or begins <= at]
+    ahead = [(begins, table.plan(plan_id)) for begins, plan_id in rows if begins is not None and begins > at]
+    return [(None, table.plan(held[-1] if held else None)), *ahead]
 
 
 def price_list(
     *,
     table: PriceTable,
-    plan: PlanTerms,
+    plans: Plans,
     at: datetime,
     limit: int,
     after: PriceKey | None = None,
@@ -71,7 +75,7 @@ def price_list(
             continue
         found += (
             price
-            for price in sorted(_prices_of(table, number, plan, at), key=lambda price: price.key)
+            for price in sorted(_prices_of(table, number, plans, at), key=lambda price: price.key)
             if after is None or price.key > after
         )
         if len(found) >= limit:
@@ -94,22 +98,29 @@ def _models(table: PriceTable, model_id: int | None) -> list[tuple[str, int]]:
     return sorted((table.catalog.models[number].public_id, number) for number in wanted)
 
 
-def _prices_of(table: PriceTable, number: int, plan: PlanTerms, at: datetime) -> Iterator[ListedPrice]:
-    """Every price of a model, divided where a rule of the plan begins or ends; rules for one channel only left out."""
+def _prices_of(table: PriceTable, number: int, plans: Plans, at: datetime) -> Iterator[ListedPrice]:
+    """Every price of a model, divided where the plan, or what its rules make of it, changes.
+
+    Rules for one channel only are left out: it is not known yet which channel will serve a call.
+    """
     model = table.catalog.models[number]
-    rules = tuple(
-        rule for rule in plan.rules_for(number, model.public_id, model.maker_channel_id) if rule.channel_id is None
-    )
+    terms = [
+        (
+            begins,
+            plan,
+            tuple(
+                rule
+                for rule in plan.rules_for(number, model.public_id, model.maker_channel_id)
+                if rule.channel_id is None
+            ),
+        )
+        for begins, plan in plans
+    ]
     live = rows_in_force(table.charges[number], at)
     for row in live:
-        ends, covering = row.effective_until, [rule for rule in rules if rule.covers(row.meter)]
-        bounds = {bound for rule in covering for bound in (rule.effective_from, rule.effective_until) if bound}
-        inside = sorted(bound for bound in bounds if bound > _begins(row, at) and (ends is None or bound < ends))
-        begins = [row.effective_from, *inside]
-        if any(bound <= at for bound in bounds) and not (row.effective_from and row.effective_from > at):
-            begins[0] = max([bound for bound in bounds if bound <= at] + [row.effective_from or _BEGINNING])
-        for start, end in zip(begins, [*inside, ends], strict=True):
-            moment = at if start is None else max(at, start)
+        for start, end in _stretches(row, live, terms, at):
+            moment = _inside(row, live, at if start is None else max(at, start))
+            _, plan, rules = next(one for one in reversed(terms) if one[0] is None or one[0] <= moment)
             price = _own(row, live, plan, rules, moment)
             plain = _input_beside(row, live, moment)
             yield ListedPrice(
@@ -126,6 +137,54 @@ def _prices_of(table: PriceTable, number: int, plan: PlanTerms, at: datetime) ->
                 daily_until=row.daily_until,
                 multiplier_of_input=None if plain is None else _ratio(price, _own(plain, live, plan, rules, moment)),
             )
+
+
+_Terms = tuple[datetime | None, PlanTerms, tuple[Rule, ...]]
+
+
+def _stretches(
+    row: PriceRow, live: Sequence[PriceRow], terms: Sequence[_Terms], at: datetime
+) -> list[tuple[datetime | None, datetime | None]]:
+    """The stretches of a row, from the one that holds at `at` or first after it, in which its price stays the same."""
+    bounds = {begins for begins, _, _ in terms if begins is not None}
+    for _, _, rules in terms:
+        for rule in rules:
+            if rule.covers(row.meter):
+                bounds |= {bound for bound in (rule.effective_from, rule.effective_until) if bound}
+                if rule.unit_price is not None:
+                    bounds |= _bounds_of(live, rule.meter)
+    begins, ends = row.effective_from, row.effective_until
+    past = [bound for bound in bounds if bound <= at and (begins is None or bound > begins)]
+    first = max(past) if past else begins
+    inside = sorted(bound for bound in bounds if bound > _begins(row, at) and (ends is None or bound < ends))
+    return list(zip([first, *inside], [*inside, ends], strict=True))
+
+
+def _bounds_of(live: Sequence[PriceRow], meter: str) -> set[datetime]:
+    """When the standard price of a meter changes: what is in proportion to it changes too."""
+    standard = [row for row in live if row.meter == meter and not row.variant]
+    return {bound for row in standard for bound in (row.effective_from, row.effective_until) if bound}
+
+
+def _inside(row: PriceRow, live: Sequence[PriceRow], moment: datetime) -> datetime:
+    """A moment of the same stretch at a time of the day at which the row holds."""
+    if row.daily_from is not None:
+        return _next(moment, row.daily_from)
+    times = [end for other in live for end in (other.daily_until,) if end is not None]
+    free = [end for end in times if not any(_is_in(end, other) for other in live)]
+    if not free or not any(_is_in(moment.time(), other) for other in live):
+        return moment
+    return _next(moment, free[0])
+
+
+def _is_in(now: time, row: PriceRow) -> bool:
+    return row.daily_from is not None and in_window(now, row.daily_from, row.daily_until or time.min)
+
+
+def _next(moment: datetime, at: time) -> datetime:
+    """The next moment that has this time of the day (UTC)."""
+    found = datetime.combine(moment.date(), at, UTC)
+    return found if found >= moment else found + timedelta(days=1)
 
 
 def _key(public_id: str, row: PriceRow, start: datetime | None) -> PriceKey:

@@ -15,7 +15,7 @@ from metering.catalog import Catalog
 from metering.meters import PER_MILLION
 from metering.models import Plan, PlanPolicy, PlanRule, Price, UpstreamAccount, UpstreamTerms
 from metering.plan_terms import KNOWN, PlanTerms, Policy, Rule, best_rule, charge_price, is_charged
-from metering.rating import MeterPrice, RateCard, Unrateable
+from metering.rating import REQUEST, MeterPrice, RateCard, Unrateable
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO, to_unit_price
 
@@ -44,7 +44,7 @@ class PriceRow:
             return False
         if self.above_prompt_tokens and prompt_tokens <= self.above_prompt_tokens:
             return False
-        return self.daily_from is None or _in_window(at.time(), self.daily_from, self.daily_until or time.min)
+        return self.daily_from is None or in_window(at.time(), self.daily_from, self.daily_until or time.min)
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
@@ -52,7 +52,7 @@ class PriceRow:
         return (bool(self.variant), self.daily_from is not None, self.above_prompt_tokens)
 
 
-def _in_window(now: time, start: time, end: time) -> bool:
+def in_window(now: time, start: time, end: time) -> bool:
     return start <= now < end if start < end else now >= start or now < end
 
 
@@ -178,8 +178,7 @@ class PriceTable:
 
     def _make_card(self, grid: _Grid, asked: Asked, plan: PlanTerms, at: datetime, prompt_tokens: int) -> RateCard:
         best = best_rows(grid.rows, asked.variant, at, prompt_tokens)
-        if asked.variant and {row.variant for (kind, _), row in best.items() if kind == "cost"} <= {""}:
-            raise Unrateable("no_price", f"{self._names(asked)} has no {asked.variant} price")
+        self._check_variant(best, asked)
         # A fixed price takes the place of what a standard request with a short prompt has on the list.
         fixes = any(rule.unit_price is not None for rule in grid.rules)
         plain = best_rows(grid.rows, "", at, 0) if fixes else {}
@@ -187,26 +186,36 @@ class PriceTable:
         geo = Decimal(self.catalog.models[asked.model_id].us_multiplier) if asked.in_us else Decimal(1)
         contract = Decimal(1) if asked.account_id is None else self.accounts[asked.account_id].multiplier(at)
         meters, rules = {}, {}
-        for (kind, meter), cost in sorted(best.items()):
-            listed = best.get(("charge", meter))
-            if kind != "cost" or listed is None:
-                continue
-            factor = geo if cost.per == PER_MILLION else Decimal(1)
+        for meter in sorted({meter for _, meter in best}):
+            cost, listed = best.get(("cost", meter)), best.get(("charge", meter))
+            row = cost or listed
+            if row is None or (meter != REQUEST and (cost is None or listed is None)):
+                continue  # The fee for a request may be one side's alone: nobody reports it, so nothing would park.
+            factor = geo if row.per == PER_MILLION else Decimal(1)
             rule = best_rule(grid.rules, meter, at)
             charge = ZERO
-            if is_charged(meter, asked.charged):
+            if listed is not None and is_charged(meter, asked.charged):
                 charge = EXACT.multiply(charge_price(plan, rule, meter, listed.unit_price, standard), factor)
+            paid = ZERO if cost is None else EXACT.multiply(EXACT.multiply(cost.unit_price, factor), contract)
             meters[meter] = MeterPrice(
                 charge=to_unit_price(charge),
-                cost=to_unit_price(EXACT.multiply(EXACT.multiply(cost.unit_price, factor), contract)),
-                per=cost.per,
-                charge_price_id=listed.id,
-                cost_price_id=cost.id,
+                cost=to_unit_price(paid),
+                per=row.per,
+                charge_price_id=None if listed is None else listed.id,
+                cost_price_id=None if cost is None else cost.id,
             )
             rules[meter] = None if rule is None else rule.id
         content = self._content(asked, plan, meters, rules, geo, contract)
         digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
         return RateCard(meters=meters, digest=digest, content=content)
+
+    def _check_variant(self, best: Mapping[tuple[str, str], PriceRow], asked: Asked) -> None:
+        """A variant without a row of its own, on the channel or on the list, does not fall back to the standard."""
+        of_its_own = {kind for (kind, _), row in best.items() if row.variant}
+        if asked.variant and "cost" not in of_its_own:
+            raise Unrateable("no_price", f"{self._names(asked)} has no {asked.variant} price")
+        if asked.variant and "charge" not in of_its_own:
+            raise Unrateable("no_price", f"{self._names(asked)} has no {asked.variant} price on its maker's list")
 
     def _content(
         self,

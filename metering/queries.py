@@ -227,12 +227,12 @@ def events(
     for condition, value in (
         ("e.occurred_at >= %s", start),
         ("e.occurred_at < %s", end),
-        ("e.model_id = %s", model_id),
+        ("(e.model_id = %s OR e.parts @> jsonb_build_array(jsonb_build_object('model_id', %s::bigint)))", model_id),
         ("e.api_key_id = %s", api_key_id),
     ):
         if value is not None:
             where.append(condition)
-            params.append(value)
+            params += [value] * condition.count("%s")
     if request_id is not None:
         where.append("e.id = (SELECT id FROM metering_eventkey WHERE customer_id = %s AND event_id = %s)")
         params += [customer_id, request_id]

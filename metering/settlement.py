@@ -297,11 +297,15 @@ def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: date
 def _rate_parts(event: Event, table: PriceTable, plan: PlanTerms, asked: Asked, period: date) -> Rated:
     """Price a response that holds several calls: each by its own model, in the tier of its own prompt."""
     parts = []
-    for part in event.usage.parts:
+    for place, part in enumerate(event.usage.parts):
         model_id = asked.model_id if part.model is None else _model(table, part.model)
         own = asked._replace(model_id=model_id)
         card = table.card(own, plan=plan, at=event.occurred_at, prompt_tokens=part.prompt_tokens)
-        parts.append(RatedPart(part.kind, model_id, card, part.quantities, *rate_in_units(part.quantities, card)))
+        quantities = part.quantities
+        if place == 0 and REQUEST in card.per_one:  # The response is one request, its first call's.
+            quantities = {**quantities, REQUEST: 1}
+            event.count_as(with_request(event.usage, card))
+        parts.append(RatedPart(part.kind, model_id, card, quantities, *rate_in_units(quantities, card)))
     return Rated(
         event,
         parts[0].model_id,

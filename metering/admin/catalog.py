@@ -13,7 +13,7 @@ from billing.admin import html
 from billing.admin.base import OperatorAdmin, Panel
 from billing.admin.forms import LinesField
 from metering.admin.price_panels import alias_panel, price_panel
-from metering.models import Channel, Model, ModelAlias
+from metering.models import Channel, Model, ModelAlias, PriceSet
 from metering.price_writing import OPERATOR, record_change
 
 
@@ -95,7 +95,11 @@ class ModelAdmin(PriceBookAdmin):
         return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("public_id",)
+        """What decides prices stays once something was priced by it."""
+        if obj is None:
+            return ()
+        is_used = PriceSet.objects.filter(content__model=obj.public_id).exists()
+        return ("public_id", "maker", "us_multiplier") if is_used else ("public_id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         queryset: QuerySet[Model] = super().get_queryset(request)

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
+from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.admin import StackedInline
@@ -23,6 +25,13 @@ from metering.admin.catalog import PriceBookAdmin
 from metering.admin.prices import InForceFilter
 from metering.models import CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms, UsageEvent
 from metering.pricing import LIST_PLAN
+
+_BEGUN = "What has begun can't be deleted. End it, or let another one follow."
+
+
+def has_begun(row: Any, now: datetime) -> bool:
+    """Whether something may have been priced by it."""
+    return row.effective_from is None or row.effective_from <= now
 
 
 class FromAMomentForm(forms.ModelForm):
@@ -47,12 +56,34 @@ class FromAMomentForm(forms.ModelForm):
             elif begins is not None and begins < now and not self.may_begin_anywhere():
                 self.add_error("effective_from", "It can't begin in the past: usage was priced without it.")
         else:
-            for name in set(self.changed_data) - {"effective_until", "reason"}:
-                self.add_error(name, "What has begun can't be changed. End it, and add another one.")
+            self._keep(cleaned, now)
+            if cleaned.get("DELETE") and has_begun(self.instance, now):
+                self.add_error("effective_from", _BEGUN)  # The formset refuses it; this is where it is seen.
         ends: datetime | None = cleaned.get("effective_until")
         if "effective_until" in self.changed_data and ends is not None and ends < now:
             self.add_error("effective_until", "It can't have ended in the past: usage was priced by it.")
         return cleaned
+
+    def _keep(self, cleaned: dict[str, Any], now: datetime) -> None:
+        """Leave what is stored as it is, to the microsecond that no widget shows."""
+        changed = set(self.changed_data) - {"DELETE"}
+        ended = self.initial.get("effective_until")
+        if "effective_until" in changed and ended is not None and ended <= now:
+            self.add_error("effective_until", "It has ended, and usage was priced without it. Add another one.")
+        for name in changed - {"effective_until", "reason"}:
+            self.add_error(name, "What has begun can't be changed. End it, and add another one.")
+        for name in set(self.fields) - changed:
+            cleaned[name] = self.initial.get(name) if name == "effective_from" else cleaned.get(name)
+
+
+class AheadOnlyFormSet(BaseInlineFormSet):
+    """Rows that are only announced can be called off; what has begun stays."""
+
+    def clean(self) -> None:
+        super().clean()
+        now = timezone.now()
+        if any(has_begun(form.instance, now) for form in self.deleted_forms):
+            raise ValidationError(_BEGUN)
 
 
 class OfAPlanForm(FromAMomentForm):
@@ -94,8 +125,8 @@ class RuleForm(OfAPlanForm):
 class RuleInline(StackedInline):
     model = PlanRule
     form = RuleForm
+    formset = AheadOnlyFormSet
     extra = 0
-    can_delete = False
     autocomplete_fields = ("model", "channel")
     verbose_name_plural = "Rules: the most specific one wins (model, family, meter, channel, then the latest)"
 
@@ -109,8 +140,8 @@ class PolicyForm(OfAPlanForm):
 class PolicyInline(StackedInline):
     model = PlanPolicy
     form = PolicyForm
+    formset = AheadOnlyFormSet
     extra = 0
-    can_delete = False
     verbose_name_plural = "What is charged for requests that did not complete (none: all that is known)"
 
 
@@ -129,8 +160,10 @@ class PlanAdmin(PriceBookAdmin):
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Usage was priced by the multiplier; a rule without model and meter takes its place from a moment on."""
-        return () if obj is None or not obj.customers else ("multiplier",)
+        """Usage was priced by the multiplier, and keeps the name. A rule without model and meter takes its place from a
+        moment on.
+        """
+        return () if obj is None or not obj.customers else ("name", "multiplier")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """List prices are list prices; make another plan for others."""
@@ -143,6 +176,8 @@ class PlanAdmin(PriceBookAdmin):
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         rows = formset.save(commit=False)
+        for row in formset.deleted_objects:
+            row.delete()
         for row in rows:
             if isinstance(row, PlanRule) and not row.created_by:
                 row.created_by = request.user.get_username()
@@ -207,8 +242,8 @@ class TermsForm(FromAMomentForm):
 class TermsInline(StackedInline):
     model = UpstreamTerms
     form = TermsForm
+    formset = AheadOnlyFormSet
     extra = 0
-    can_delete = False
     verbose_name_plural = "What it pays of the channel's prices (none: all of it)"
 
 

@@ -13,7 +13,7 @@ from billing.api.pagination import read_page
 from metering import pricing
 from metering.api.customer_serializers import PriceSerializer
 from metering.api.customer_usage import model_number
-from metering.price_list import PriceKey, price_list, terms_of
+from metering.price_list import PriceKey, plans_of, price_list
 
 
 class PricesView(CustomerView):
@@ -30,7 +30,7 @@ class PricesView(CustomerView):
         table, at = pricing.current(), datetime.now(UTC)
         prices = price_list(
             table=table,
-            plan=terms_of(self.customer.pk, table, at=at),
+            plans=plans_of(self.customer.pk, table, at=at),
             at=at,
             limit=page.fetch,
             after=page.after,

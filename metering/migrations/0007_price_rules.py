@@ -205,12 +205,6 @@ class Migration(migrations.Migration):
                 max_digits=9,
             ),
         ),
-        migrations.AddIndex(
-            model_name="usageevent",
-            index=models.Index(
-                condition=models.Q(("parts__isnull", False)), fields=["customer", "id"], name="usage_event_in_parts"
-            ),
-        ),
         migrations.AddConstraint(
             model_name="price",
             constraint=models.UniqueConstraint(

@@ -20,7 +20,7 @@ OPEN = models.Q(resolved_at__isnull=True)
 
 
 class Migration(migrations.Migration):
-    dependencies = (("billing", "0008_alarms"), ("metering", "0008_authorize_by_plan_of_the_moment"))
+    dependencies = (("billing", "0008_alarms"), ("metering", "0009_find_events_in_parts"))
     operations = (
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),
         migrations.RemoveIndex(model_name="eventconflict", name="conflict_open_by_kind"),

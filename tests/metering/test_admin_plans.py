@@ -204,3 +204,43 @@ def test_a_response_of_several_calls_shows_each_by_its_own_model(operator: Clien
     story = text_of(operator.get(page(UsageEvent, "change", event.public_id)))
     assert "message: claude-sonnet-4-20250514" in story
     assert "advisor_message: claude-opus-5-5" in story
+
+
+def test_an_ended_rule_is_not_revived_and_a_stored_moment_stays_to_the_microsecond(operator: Client) -> None:
+    plan, now = made_plan(operator), timezone.now()
+    put_on(make_payer(), plan)
+    ended = PlanRule.objects.create(
+        plan=plan, multiplier=2, effective_from=now - timedelta(days=2), effective_until=now - timedelta(days=1)
+    )
+    held = PlanRule.objects.create(plan=plan, multiplier=2, effective_from=now - timedelta(days=2))
+    address = page(Plan, "change", plan.pk)
+
+    def kept(rule: PlanRule, **changes: Any) -> dict[str, Any]:
+        row = {"id": rule.pk, "plan": plan.pk, "multiplier": "2.000000"}
+        row |= split("effective_from", rule.effective_from)
+        return {**row, **(split("effective_until", rule.effective_until) if rule.effective_until else {}), **changes}
+
+    revived = kept(ended, effective_until_0="", effective_until_1="")
+    assert "It has ended" in text_of(operator.post(address, form(rules=[revived])))
+    later = (now + timedelta(days=1)).replace(microsecond=0)
+    ending = kept(held, **split("effective_until", later))
+    assert operator.post(address, form(rules=[ending])).status_code == 302
+    before = held.effective_from
+    held.refresh_from_db()
+    assert (held.effective_from, held.effective_until) == (before, later)
+
+
+def test_what_is_announced_can_be_called_off_and_what_has_begun_can_not(operator: Client) -> None:
+    plan, now = made_plan(operator), timezone.now()
+    put_on(make_payer(), plan)
+    ahead = PlanPolicy.objects.create(plan=plan, failed="nothing", effective_from=now + timedelta(days=1))
+    begun = PlanPolicy.objects.create(plan=plan, failed="nothing", effective_from=now - timedelta(days=1))
+    address = page(Plan, "change", plan.pk)
+
+    def delete(policy: PlanPolicy) -> Any:
+        row = {"id": policy.pk, "plan": plan.pk, "aborted": "known", "failed": "nothing", "DELETE": "on"}
+        return operator.post(address, form(policies=[{**row, **split("effective_from", policy.effective_from)}]))
+
+    assert "What has begun can't be deleted" in text_of(delete(begun))
+    assert delete(ahead).status_code == 302
+    assert list(PlanPolicy.objects.values_list("pk", flat=True)) == [begun.pk]

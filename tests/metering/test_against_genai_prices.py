@@ -43,6 +43,8 @@ KNOWN = {
     " genai-prices takes the standard price.",
     "parked: the maker's price": "Where a cloud's prices are its maker's, the maker's batch, flex, priority and fast"
     " prices do not hold; genai-prices takes the standard price.",
+    "parked: not on the list": "A host sells a model in batches whose maker's list has no batch price: what customers"
+    " pay for it is not known; genai-prices knows of no list.",
     "parked: no such meter": "Tokens of a kind without a price of its own, cache reads and writes aside, are parked;"
     " genai-prices counts them as plain ones, or as free.",
     "other kinds": "genai-prices has prices for requests by search type and by route, which no usage object reports;"
@@ -305,6 +307,12 @@ def all_cases(book: Book, table: PriceTable) -> Iterator[Case]:
 # --- the comparison
 
 
+def is_listed(case: Case, table: PriceTable) -> bool:
+    """Whether the maker's list has prices of this kind of request."""
+    rows = table.charges[case.pair.asked.model_id]
+    return any(row.variant == case.variant and row.holds(case.at, case.prompt_tokens) for row in rows)
+
+
 def compare(case: Case, table: PriceTable, seen: Counter[str]) -> bool:
     """Whether there were two amounts to compare: False for what is parked. Counts what of `KNOWN` it met."""
     what = (case.pair.channel, case.pair.public_id, case.variant, case.at.isoformat(), case.quantities)
@@ -313,6 +321,11 @@ def compare(case: Case, table: PriceTable, seen: Counter[str]) -> bool:
         with pytest.raises(Unrateable, match=f"has no {case.variant} price"):
             case.card(table)
         seen["parked: the maker's price" if pair.is_makers else "parked: no such kind"] += 1
+        return False
+    if case.variant and not is_listed(case, table):
+        with pytest.raises(Unrateable, match=f"has no {case.variant} price on its maker's list"):
+            case.card(table)
+        seen["parked: not on the list"] += 1
         return False
     card = case.card(table)
     expected = case.their_amount()

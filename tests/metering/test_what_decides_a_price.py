@@ -5,8 +5,10 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
+from django.db import connection
 
 from billing.models import Invoice
+from billing.verification import Scope
 from metering import parking, pricing, statements
 from metering.models import (
     Channel,
@@ -24,6 +26,8 @@ from metering.models import (
     UsageEvent,
     UsageHour,
 )
+from metering.price_list import plans_of, price_list
+from metering.usage_checks import check_usage
 from tests.concurrency.racing import assert_books_are_right
 from tests.world import EXAMPLE_USAGE, SONNET, CustomerApi, Payer, Relay, make_event, make_payer
 
@@ -117,6 +121,13 @@ class TestAVariant:
         answer = Relay().authorize(make_payer(), service_tier="batch")
         assert (answer.status, answer.body["amount"]) == (201, "0.005550")
 
+    def test_that_the_maker_s_list_lacks_waits_though_the_channel_has_it(self) -> None:
+        payer = make_payer()
+        usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20, "service_tier": "batch"}
+        event = make_event(payer, model="gpt-oss-120b", channel="groq", format="openai.chat", usage=usage)
+        assert Relay().report(event).body["parked"] == 1
+        assert "no batch price on its maker's list" in ParkedEvent.objects.get(customer=payer.customer).detail
+
     def test_that_a_model_lacks_can_not_be_asked_for(self) -> None:
         answer = Relay().authorize(make_payer(), service_tier="flex")
         assert (answer.status, answer.code) == (404, "model_not_found")
@@ -169,6 +180,10 @@ class TestAFeeForEachRequest:
         assert settled(make_payer(), usage=nothing, status="failed", **self.SONAR).charge == 0
         counted = {**self.SONAR, "format": "meters", "usage": {"request": 2}}
         assert settled(make_payer(), **counted).charge == Decimal("0.024")
+
+    def test_is_the_list_s_on_a_channel_that_has_no_such_fee(self) -> None:
+        event = settled(make_payer(), usage=self.USAGE, **{**self.SONAR, "channel": "openrouter"})
+        assert (event.charge, event.cost) == (Decimal("0.014"), Decimal("0.002"))
 
     def test_is_held_before_the_request(self) -> None:
         answer = Relay().authorize(make_payer(), model="sonar", input_tokens=1000, max_output_tokens=1000)
@@ -291,6 +306,78 @@ class TestAPlan:
         assert shown["cache_read", None] == ("0.300000", "0.1")
         assert shown["cache_read", since] == ("0.200000", "0.1")
         assert ("output", since) not in shown
+
+    def test_that_is_announced_stands_in_the_customer_s_list_with_its_day(self) -> None:
+        payer, later = make_payer(), (NOW + timedelta(days=3)).replace(microsecond=0)
+        on_plan(payer, since=later, multiplier=Decimal("1.5"))
+        rows = CustomerApi(payer).get("prices", model=SONNET, limit="200").body["data"]
+        shown = [
+            (row["unit_price"], row["effective_from"], row["effective_until"])
+            for row in rows
+            if (row["variant"], row["meter"]) == ("standard", "input")
+        ]
+        since = later.isoformat().replace("+00:00", "Z")
+        assert shown == [("3.000000", None, since), ("4.500000", since, None)]
+
+    def test_s_fixed_price_keeps_windows_of_the_day_whenever_the_list_is_looked_at(self) -> None:
+        payer = make_payer()
+        table = pricing.current()
+        number, rows = next(
+            (number, rows)
+            for number, rows in sorted(table.charges.items())
+            if any(row.daily_from is not None and row.effective_until is None for row in rows)
+        )
+        model = Model.objects.get(pk=number)
+        add_rule(on_plan(payer), model=model, meter="output", unit_price=Decimal(7))
+        shown = set()
+        for hour in range(24):
+            at = NOW.replace(hour=hour) + timedelta(days=1)
+            listed = price_list(
+                table=pricing.current(),
+                plans=plans_of(payer.customer.pk, pricing.current(), at=at),
+                at=at,
+                limit=200,
+                model_id=number,
+            )
+            found = {(row.daily_from, row.unit_price) for row in listed if (row.variant, row.meter) == ("", "output")}
+            shown.add(frozenset(found))
+        assert len(shown) == 1
+        (prices,) = shown
+        plan = pricing.current().plan(CustomerPlan.objects.get(customer=payer.customer).plan_id)
+        for window, price in prices:
+            at = NOW.replace(hour=0, minute=0, second=0) if window is None else datetime.combine(NOW, window, UTC)
+            while window is None and any(
+                row.daily_from and pricing.in_window(at.time(), row.daily_from, row.daily_until) for row in rows
+            ):
+                at += timedelta(minutes=30)
+            asked = pricing.Asked(number, model.maker_id)
+            card = pricing.current().card(asked, plan=plan, at=at, prompt_tokens=1)
+            assert card.meters["output"].charge == price
+
+    def test_s_calls_inside_a_response_are_found_by_their_model(self) -> None:
+        payer = make_payer()
+        advisor = {"type": "advisor_message", "model": OPUS_5_5, "input_tokens": 1000, "output_tokens": 100}
+        iterations = [{"type": "message", **EXAMPLE_USAGE}, advisor]
+        event = settled(payer, usage={**EXAMPLE_USAGE, "iterations": iterations})
+        api = CustomerApi(payer)
+        for model in (SONNET, OPUS_5_5):
+            assert [row["id"] for row in api.get("usage/events", model=model).body["data"]] == [event.public_id]
+        assert api.get("usage/events", model=HAIKU).body["data"] == []
+        lines = api.get("usage/events").body["data"][0]["meters"]
+        assert {line["model"] for line in lines} == {SONNET, OPUS_5_5}
+        assert sum(Decimal(line["amount"]) for line in lines) == event.charge
+        assert_books_are_right(payer.customer)
+
+    def test_s_event_of_several_calls_is_checked_against_its_own_figures(self) -> None:
+        payer = make_payer()
+        advisor = {"type": "advisor_message", "model": OPUS_5_5, "input_tokens": 1000, "output_tokens": 100}
+        settled(payer, usage={**EXAMPLE_USAGE, "iterations": [{"type": "message", **EXAMPLE_USAGE}, advisor]})
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE metering_usageevent DISABLE TRIGGER append_only")
+            cursor.execute("UPDATE metering_usageevent SET quantities = '{\"input\": 1}'")
+            cursor.execute("ALTER TABLE metering_usageevent ENABLE TRIGGER append_only")
+        found, _ = check_usage(Scope(payer.customer.pk, payer.customer.pk, full=True))
+        assert any(difference.what.startswith("quantities of evt_") for difference in found), found
 
 
 class TestARequestThatDidNotComplete:
