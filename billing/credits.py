@@ -9,7 +9,7 @@ import msgspec
 
 from billing import ledger
 from billing.models import Account, Grant, GrantUse, Transfer
-from relayadmin.db import in_transaction, server_cursor
+from relayadmin.db import in_transaction, number_array, server_cursor
 from relayadmin.money import EXACT, ZERO
 
 _SOURCES = {
@@ -64,7 +64,7 @@ def grant(
         transfer = Transfer.objects.filter(customer_id=customer_id, kind=Transfer.Kind.GRANT, key=key).first()
         if transfer is not None:
             return _made_before(transfer, amount=amount, kind=kind, reference=reference, expires_at=expires_at)
-        debt = _debt(wallet)
+        debt = debts([wallet])[customer_id]
         covered = min(amount, debt)
         entries = [(Account.WALLET.value, amount), (_SOURCES[Grant.Kind(kind)].value, -amount)]
         if covered and kind != Grant.Kind.PAID:
@@ -129,14 +129,19 @@ def _made_before(
     return Granted(grant=row.public_id, balance=balance)
 
 
-def _debt(wallet: ledger.LockedWallet) -> Decimal:
-    """What the customer owes: the part of its usage that no grant has paid."""
+def debts(wallets: Sequence[ledger.LockedWallet]) -> dict[int, Decimal]:
+    """What the customers of locked wallets owe (USD): the part of their usage that no grant has paid."""
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(remaining), 0) FROM billing_grant WHERE customer_id = %s", [wallet.customer_id]
+            "SELECT customer_id, sum(remaining) FROM billing_grant WHERE customer_id = ANY (%s::bigint[]) GROUP BY 1",
+            [number_array([wallet.customer_id for wallet in wallets])],
+            binary=True,
         )
-        (left,) = cursor.fetchone() or (ZERO,)
-    return max(ZERO, EXACT.subtract(left, wallet.balance))
+        left = dict(cursor.fetchall())
+    return {
+        wallet.customer_id: max(ZERO, EXACT.subtract(left.get(wallet.customer_id, ZERO), wallet.balance))
+        for wallet in wallets
+    }
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):

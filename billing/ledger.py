@@ -158,10 +158,13 @@ def charge_usage(
     wallets: Mapping[int, LockedWallet],
     settlement: str,
     at: datetime,
+    kind: str = "usage",
+    reason: str = "",
 ) -> dict[tuple[int, date], int]:
     """Charge (customer, billing period, USD above 0), each customer and period once, against locked wallets' grants.
 
-    One statement for all of them (billing/sql/charge_usage.sql); returns the transfers' numbers. Raises AlreadyPosted.
+    One statement for all of them (billing/sql/charge_usage.sql); returns the transfers' numbers, whose keys are the
+    settlement's with the period. Raises AlreadyPosted.
     """
     if not charges:
         return {}
@@ -175,6 +178,8 @@ def charge_usage(
                     "periods": number_array(periods),
                     "amounts": number_array(amounts),
                     "settlement": settlement,
+                    "kind": kind,
+                    "reason": reason,
                     "at": at,
                 },
                 binary=True,

@@ -1,7 +1,7 @@
-"""Is each event right, and the hourly usage with it? One pass over events, their ids and their prices.
+"""Is each event right, and the hourly usage with it? One pass over events, their ids, adjustments and prices.
 
 A full check looks at every event; an incremental one at those after the last verified, and at the whole hours that
-they fell in.
+they fell in, as did the events of new adjustments.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from billing.verification import DIFFERENCES_MAX, Difference, Scope, fetch
 from metering.meters import NAMES
-from metering.models import EventKey, PriceSet, UsageEvent
+from metering.models import EventKey, PriceSet, UsageAdjustment, UsageEvent
 from relayadmin import ids
 from relayadmin.db import number_array
 from relayadmin.money import EXACT, ZERO, amount_text, line_amount
@@ -20,7 +20,8 @@ HERE = "BETWEEN %(first)s::bigint AND %(last)s::bigint"
 SINCE = f"""
 WITH since AS MATERIALIZED (
     SELECT w.customer_id, w.closed_through, coalesce(v.event_number, 0) AS after_event,
-           coalesce(v.transfer_number, 0) AS after_transfer, coalesce(v.charge, 0) AS charge,
+           coalesce(v.transfer_number, 0) AS after_transfer, coalesce(v.adjustment_number, 0) AS after_adjustment,
+           coalesce(v.charge, 0) AS charge,
            coalesce(v.verified_at, '-infinity') AS verified_at
     FROM billing_wallet w
     LEFT JOIN metering_verifiedusage v ON v.customer_id = w.customer_id AND NOT %(full)s::boolean
@@ -38,9 +39,20 @@ NEW_EVENTS = f"""(
     JOIN metering_usageevent e ON e.customer_id = p.customer_id AND e.id = p.number
     WHERE coalesce(e.transfer_id, s.after_transfer + 1) > s.after_transfer
 )"""
+ALL_ADJUSTMENTS = f"(SELECT * FROM metering_usageadjustment WHERE customer_id {HERE})"
+NEW_ADJUSTMENTS = f"""(
+    SELECT a.* FROM since s
+    JOIN metering_usageadjustment a ON a.customer_id = s.customer_id AND a.id > s.after_adjustment
+    WHERE a.customer_id {HERE}
+)"""
 _HOUR = "date_bin('1 hour', occurred_at, '0001-01-01 00:00+00')"
 _ALL_HOURS = f"(SELECT * FROM metering_usagehour WHERE customer_id {HERE})"
-_TOUCHED_HOURS = f"(SELECT DISTINCT customer_id, {_HOUR} AS hour FROM {NEW_EVENTS} n)"
+_TOUCHED_HOURS = f"""(
+    SELECT customer_id, {_HOUR} AS hour FROM {NEW_EVENTS} n
+    UNION SELECT customer_id, {_HOUR} FROM {NEW_ADJUSTMENTS} a JOIN LATERAL (
+        SELECT e.occurred_at FROM metering_usageevent e WHERE e.customer_id = a.customer_id AND e.id = a.event_number
+    ) e ON true
+)"""
 _EVENTS_OF_TOUCHED = """(SELECT e.* FROM touched t JOIN metering_usageevent e ON e.customer_id = t.customer_id
     AND e.occurred_at >= t.hour AND e.occurred_at < t.hour + interval '1 hour')"""
 _TOUCHED = "(SELECT h.* FROM touched t JOIN metering_usagehour h USING (customer_id, hour))"
@@ -57,6 +69,18 @@ _PARTS_DIFFER = """(e.model_id, e.price_set_id) <>
         SELECT used.key AS meter, sum(used.value::numeric) AS quantity
         FROM jsonb_array_elements(e.parts) AS listed (part), jsonb_each_text(part->'quantities') AS used
         GROUP BY used.key) AS summed)"""
+# What adjustments take off and add, with the columns of their event: they count in its hour, in a period of their own.
+_SIDES = """(
+    SELECT e.customer_id, e.id, e.event_id, e.occurred_at, a.period, e.api_key_id, side.* FROM {source} e
+    JOIN metering_usageadjustment a ON a.customer_id = e.customer_id AND a.event_number = e.id
+    CROSS JOIN LATERAL (VALUES
+        (-1, a.old_model_id, a.old_channel_id, a.old_price_set_id, a.old_charge::numeric, a.old_cost::numeric,
+            a.old_quantities, a.old_parts),
+        (1, a.new_model_id, a.new_channel_id, a.new_price_set_id, a.new_charge, a.new_cost, a.new_quantities,
+            a.new_parts)
+    ) side (sign, model_id, channel_id, price_set_id, charge, cost, quantities, parts)
+    WHERE side.price_set_id IS NOT NULL
+)"""
 _KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
 
 
@@ -73,6 +97,7 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in zip(columns, types, strict=True))
     prices = f"unnest({arrays}) AS prices ({', '.join(columns)})"
     counts = "".join(f", (quantities->'{meter}')::numeric AS {meter}" for meter in meters)
+    signed = "".join(f", sign * (quantities->'{meter}')::numeric" for meter in meters)
     sums = "".join(f", coalesce(sum({meter}), 0) AS {meter}" for meter in meters)
 
     def amount(kind: str) -> str:
@@ -96,9 +121,11 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     )
     customer, number = ("customer_id", "id") if full else ("e.customer_id", "e.id")
     source = ALL_EVENTS if full else _EVENTS_OF_TOUCHED
+    sides = _SIDES.format(source=source)
     return f"""{SINCE}{touched}, parts AS MATERIALIZED (
         SELECT {customer}, hour, period, api_key_id, model_id, channel_id, price_set_id, count(e.id) AS rows,
-               coalesce(sum(e.requests), 0) AS requests, sum(charge) AS charge, sum(cost) AS cost{sums},
+               coalesce(sum(e.counted), 0) AS counted, coalesce(sum(e.requests), 0) AS requests,
+               sum(charge) AS charge, sum(cost) AS cost{sums},
                min({number}) FILTER (WHERE e.id IS NOT NULL AND (k.event_id IS DISTINCT FROM e.event_id
                    OR k.id <> e.id OR (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
                    OR charge IS DISTINCT FROM {amount("charge")}
@@ -107,13 +134,22 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
                min({number}) FILTER (WHERE e.id IS NULL AND w.parked IS NULL) AS lost
         FROM (
             SELECT customer_id, id, event_id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
-                   1 AS requests, charge, cost, quantities{counts}
+                   1 AS counted, 1 AS requests, charge, cost, quantities{counts}
             FROM {source} e WHERE parts IS NULL
             UNION ALL
             SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
-                   call.price_set_id, call.requests, call.charge, call.cost, call.quantities
+                   call.price_set_id, call.requests, call.requests, call.charge, call.cost, call.quantities
                    {counts.replace("quantities", "call.quantities")}
             FROM {source} e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
+            UNION ALL
+            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, model_id, channel_id, price_set_id,
+                   0, sign, sign * charge, sign * cost, quantities{signed}
+            FROM {sides} e WHERE parts IS NULL
+            UNION ALL
+            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
+                   call.price_set_id, 0, sign * call.requests, sign * call.charge, sign * call.cost, call.quantities
+                   {signed.replace("quantities", "call.quantities")}
+            FROM {sides} e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
         ) e
         LEFT JOIN {prices} USING (price_set_id) {keys}
         LEFT JOIN (
@@ -138,7 +174,11 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
                    (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
                LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'hour', customer_id, NULL, key, expected, found FROM compared LIMIT {DIFFERENCES_MAX})
-    UNION ALL SELECT 'count', coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE rows > 0), NULL, NULL, NULL
+    UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM {sides} e
+               WHERE parts IS NOT NULL AND ((e.charge, e.cost) IS DISTINCT FROM
+                   (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
+               LIMIT {DIFFERENCES_MAX})
+    UNION ALL SELECT 'count', coalesce(sum(counted), 0)::bigint, count(*) FILTER (WHERE rows > 0), NULL, NULL, NULL
               FROM parts"""
 
 
@@ -225,24 +265,34 @@ def _explain_event(customer_id: int, number: int) -> list[Difference]:
     if taken is None or taken.pk != number:
         found = "none" if taken is None else str(taken.pk)
         result.append(Difference(customer_id, f"number of the id of {name}", str(number), found))
-    whole = {"price_set_id": event.price_set_id, "quantities": event.quantities}
+    columns = ("model_id", "price_set_id", "quantities", "parts", "charge", "cost")
+    result += _explain_figures(customer_id, name, {column: getattr(event, column) for column in columns})
+    adjustments = UsageAdjustment.objects.filter(customer_id=customer_id, event_number=number).order_by("step")
+    for adjustment in adjustments.exclude(new_price_set_id=None):
+        figures = {column: getattr(adjustment, f"new_{column}") for column in columns}
+        result += _explain_figures(customer_id, f"{name} after adjustment {adjustment.step}", figures)
+    return result or [Difference(customer_id, f"figures of {name}", "recomputed", "not recomputable")]
+
+
+def _explain_figures(customer_id: int, name: str, figures: dict[str, Any]) -> list[Difference]:
+    """What is wrong with the amounts of an event, or of one as an adjustment left it."""
+    result = []
     shoulds = {"charge": ZERO, "cost": ZERO}
-    for call in event.parts or [whole]:
+    for call in figures["parts"] or [figures]:
         unpriced, amounts = _recompute(call)
         if unpriced:
             result.append(Difference(customer_id, f"meters of {name} without a price", "none", ", ".join(unpriced)))
         for kind, amount in amounts.items():
             shoulds[kind] = EXACT.add(shoulds[kind], amount)
-            if event.parts and amount != Decimal(call[kind]):
+            if figures["parts"] and amount != Decimal(call[kind]):
                 what = f"{kind} of the {call['kind']} in {name}"
                 result.append(Difference(customer_id, what, amount_text(amount), call[kind]))
-    if event.parts:
-        result += _explain_parts(event, name)
-    for kind, amount in (("charge", event.charge), ("cost", event.cost)):
-        if shoulds[kind] != amount:
-            should = amount_text(shoulds[kind])
-            result.append(Difference(customer_id, f"{kind} of {name}", should, amount_text(amount)))
-    return result or [Difference(customer_id, f"figures of {name}", "recomputed", "not recomputable")]
+    if figures["parts"]:
+        result += _explain_parts(customer_id, name, figures)
+    for kind, should in shoulds.items():
+        if should != figures[kind]:
+            result.append(Difference(customer_id, f"{kind} of {name}", amount_text(should), amount_text(figures[kind])))
+    return result
 
 
 def _recompute(call: dict[str, Any]) -> tuple[list[str], dict[str, Decimal]]:
@@ -259,20 +309,20 @@ def _recompute(call: dict[str, Any]) -> tuple[list[str], dict[str, Decimal]]:
     return sorted(call["quantities"].keys() - meters.keys()), amounts
 
 
-def _explain_parts(event: UsageEvent, name: str) -> list[Difference]:
+def _explain_parts(customer_id: int, name: str, figures: dict[str, Any]) -> list[Difference]:
     """Where an event's own figures are not those of its calls."""
     sums: dict[str, int] = {}
-    for call in event.parts:
+    for call in figures["parts"]:
         for meter, quantity in call["quantities"].items():
             sums[meter] = sums.get(meter, 0) + quantity
-    first = event.parts[0]
+    first = figures["parts"][0]
     pairs = (
-        ("quantities", sums, event.quantities),
-        ("model", first["model_id"], event.model_id),
-        ("price set", first["price_set_id"], event.price_set_id),
+        ("quantities", sums, figures["quantities"]),
+        ("model", first["model_id"], figures["model_id"]),
+        ("price set", first["price_set_id"], figures["price_set_id"]),
     )
     return [
-        Difference(event.customer_id, f"{what} of {name}", str(should), str(found))
+        Difference(customer_id, f"{what} of {name}", str(should), str(found))
         for what, should, found in pairs
         if should != found
     ]

@@ -81,6 +81,11 @@ def record_unknown_authorizations(events: Sequence[Event], *, at: datetime) -> N
     )
 
 
+def record_own_corrections(events: Sequence[Event], *, at: datetime) -> None:
+    """Record events that name themselves as what they replace; they were charged as any other."""
+    _conflicts(events, kind="replaces_itself", detail="it names itself as the event that it replaces", at=at)
+
+
 def _conflicts(events: Sequence[Event], *, kind: str, detail: str, at: datetime) -> None:
     if not events:
         return
@@ -146,7 +151,7 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
 
     Each call inside a response counts under its own model and prices; the response is one request, its first call's.
     """
-    hours: dict[HourKey, _Hour] = {}
+    hours: dict[HourKey, Hour] = {}
     for item in rated:
         if not item.parts:
             _add_to_hour(
@@ -172,10 +177,10 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
                 part.cost_units,
             )
             requests = 0
-    _upsert_hours(hours)
+    upsert_hours(hours)
 
 
-class _Hour(msgspec.Struct, gc=False):
+class Hour(msgspec.Struct, gc=False):
     """What is added to one row of the hourly usage; amounts in units of 10⁻¹⁵ USD."""
 
     quantities: dict[str, int]
@@ -186,7 +191,7 @@ class _Hour(msgspec.Struct, gc=False):
 
 
 def _add_to_hour(
-    hours: dict[HourKey, _Hour],
+    hours: dict[HourKey, Hour],
     item: "Rated",
     model_id: int,
     price_set_id: int,
@@ -207,7 +212,7 @@ def _add_to_hour(
     )
     hour = hours.get(key)
     if hour is None:
-        hours[key] = _Hour(quantities, requests, charge, cost)
+        hours[key] = Hour(quantities, requests, charge, cost)
         return
     if hour.is_shared:
         hour.quantities, hour.is_shared = hour.quantities.copy(), False
@@ -218,7 +223,8 @@ def _add_to_hour(
     hour.cost += cost
 
 
-def _upsert_hours(hours: dict[HourKey, _Hour]) -> None:
+def upsert_hours(hours: dict[HourKey, Hour]) -> None:
+    """Add these sums to the hourly usage, in key order, in one statement; sums below zero take off."""
     keys = sorted(hours)
     added = [hours[key] for key in keys]
     used = {meter for hour in added for meter in hour.quantities}
@@ -244,23 +250,24 @@ def _upsert_hours(hours: dict[HourKey, _Hour]) -> None:
         )
 
 
-def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime) -> None:
-    """Keep events whose ids are taken but that can't be rated yet."""
+def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime, resolution: str = "") -> None:
+    """Keep events whose ids are taken but that can't be rated yet; with a `resolution`, that never will be."""
     if not parked:
         return
     received = at.isoformat()
+    resolved = received if resolution else NULL
     with server_cursor() as cursor:
         copy_rows(
             cursor,
             ParkedEvent._meta.db_table,
             "customer_id, number, api_key_id, event_id, model, channel, reason, subject, detail, payload, occurred_at,"
-            " received_at, resolution",
+            " received_at, resolved_at, resolution",
             [
                 f"{event.customer_id}\t{event.number}\t{event.api_key_pk}\t{copy_text(event.id)}"
                 f"\t{copy_text(event.model)}\t{copy_text(event.channel or '')}\t{why.reason}"
                 f"\t{copy_text(subject_of(why.reason, why.detail, event))}"
                 f"\t{copy_text(mask(why.detail)[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
-                f"\t{received}\t"
+                f"\t{received}\t{resolved}\t{resolution}"
                 for event, why in parked
             ],
         )
@@ -279,19 +286,27 @@ def still_parked(events: Sequence[Event]) -> set[tuple[int, int]]:
         return {(row[0], row[1]) for row in cursor.fetchall()}
 
 
-def resolve_parked(rated: Iterable["Rated"], *, at: datetime) -> None:
-    """Mark parked events as settled."""
-    events = [item.event for item in rated]
-    if events:
+def resolve_parked(events: Iterable[tuple[int, int]], *, at: datetime, resolution: str = "settled") -> None:
+    """Mark parked events, by (customer, number), as settled or what else became of them."""
+    named = list(events)
+    if named:
         with server_cursor() as cursor:
             cursor.execute(
-                "UPDATE metering_parkedevent p SET resolved_at = %s, resolution = 'settled'"
+                "UPDATE metering_parkedevent p SET resolved_at = %s, resolution = %s"
                 " FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, number)"
                 " WHERE p.customer_id = t.customer_id AND p.number = t.number AND p.resolved_at IS NULL",
                 [
                     at,
-                    number_array([event.customer_id for event in events]),
-                    number_array([event.number for event in events]),
+                    resolution,
+                    number_array([customer_id for customer_id, _ in named]),
+                    number_array([number for _, number in named]),
                 ],
             )
-            assert cursor.rowcount == len(events), "a parked event is settled once"
+            assert cursor.rowcount == len(named), "a parked event is resolved once"
+
+
+def record_refused(refused: Sequence[tuple[Event, Unrateable]], *, at: datetime) -> None:
+    """Record corrections that are not charged, because the call they speak of is."""
+    for reason in sorted({why.reason for _, why in refused}):
+        of_reason = [(event, why) for event, why in refused if why.reason == reason]
+        _conflicts([event for event, _ in of_reason], kind=reason, detail=of_reason[0][1].detail, at=at)

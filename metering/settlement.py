@@ -16,7 +16,7 @@ from django.db import DataError, IntegrityError, connection
 
 from billing import credits, holds, ledger
 from billing.periods import billing_period, month_of
-from metering import event_store, price_sets, pricing
+from metering import corrections, event_store, price_sets, pricing
 from metering.ingestion import Event, chunks, event_digest
 from metering.plan_terms import KNOWN, PlanTerms
 from metering.pricing import Account, Asked, PriceTable
@@ -152,7 +152,7 @@ def _settle_locked(chunk: list[Event], wallets: dict[int, ledger.LockedWallet], 
     new, repeated = event_store.take_ids(chunk)
     event_store.record_conflicts(repeated, at=at)
     result = _charge(new, wallets=wallets, at=at)
-    result.duplicates = len(repeated)
+    result.duplicates += len(repeated)
     return result
 
 
@@ -169,6 +169,10 @@ def rateable(events: Sequence[Event], *, at: datetime) -> tuple[list[Event], lis
             ready.append(event)
         except Unrateable as reason:
             waiting.append((event, reason))
+    follow = corrections.still_waiting([event for event in ready if event.replaces is not None])
+    if follow:
+        waiting += [(event, follow[event.number]) for event in ready if event.number in follow]
+        ready = [event for event in ready if event.number not in follow]
     return ready, waiting
 
 
@@ -183,19 +187,27 @@ def settle_parked(parked: Sequence[Event], *, at: datetime) -> set[int]:
         waiting = event_store.still_parked(parked)
         before = [event for event in parked if (event.customer_id, event.number) in waiting]
         rated, _ = _rate_all(before, wallets=wallets, at=at)
-        _store(rated, wallets=wallets, at=at)
-        numbers = {item.event.number for item in rated}
-        event_store.resolve_parked(rated, at=at)
-        return numbers
+        stored, refused, _ = _store_and_correct(rated, wallets=wallets, at=at)
+        for events, resolution in (
+            ([item.event for item in stored], "settled"),
+            ([item[0] for item in refused], "refused"),
+        ):
+            event_store.resolve_parked(
+                [(event.customer_id, event.number) for event in events], at=at, resolution=resolution
+            )
+        return {item.event.number for item in stored}
 
     return in_transaction(work)
 
 
 def _charge(events: list[Event], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> Result:
     rated, parked = _rate_all(events, wallets=wallets, at=at)
-    _store(rated, wallets=wallets, at=at)
+    # Before corrections are judged: what they name may be among these.
     event_store.park(parked, at=at)
-    return Result(accepted=len(rated), parked=len(parked))
+    stored, refused, waiting = _store_and_correct(rated, wallets=wallets, at=at)
+    event_store.park(waiting, at=at)
+    event_store.park(refused, at=at, resolution="refused")
+    return Result(accepted=len(stored), parked=len(parked) + len(waiting), duplicates=len(refused))
 
 
 def _rate_all(
@@ -271,8 +283,6 @@ def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: date
         channel_id = table.catalog.models[model_id].maker_channel_id
     if event.occurred_at - at > CLOCK_AHEAD:
         raise Unrateable("clock_ahead", f"occurred_at is more than five minutes ahead of our clock, {at.isoformat()}")
-    if event.replaces is not None:
-        raise Unrateable("correction", "corrections of earlier events are not settled by this version")
     if usage.unknown:
         raise Unrateable("unknown_counter", f"usage.{usage.unknown} is above zero and not known to {event.format}")
     plan = terms.plan(event.customer_id, event.occurred_at)
@@ -339,6 +349,40 @@ def _charged(plan: PlanTerms, event: Event) -> tuple[str, str]:
     """What of the event its customer pays for, and the status that is the reason where it is not all."""
     charged = plan.charged_for(event.status, event.occurred_at)
     return (KNOWN, "completed") if charged == KNOWN else (charged, event.status)
+
+
+def _store_and_correct(
+    rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime
+) -> tuple[list[Rated], list[corrections.Verdict], list[corrections.Verdict]]:
+    """Charge rated events, corrections after all others; returns those charged, those refused and those that wait."""
+    stored = [item for item in rated if item.event.replaces is None]
+    _store(stored, wallets=wallets, at=at)
+    refused: list[corrections.Verdict] = []
+    waiting: list[tuple[Rated, Unrateable]] = []
+    left: list[Rated] = []
+    if len(stored) < len(rated):
+        left = sorted((item for item in rated if item.event.replaces is not None), key=_index)
+    for _ in range(corrections.WAVES):
+        if not left:
+            break
+        judged = corrections.judge(left)
+        _replace(judged, wallets=wallets, at=at)
+        stored += judged.ready
+        refused += judged.refused
+        waiting, left = judged.waiting, [item for item, _ in judged.waiting] if judged.ready else []
+    event_store.record_refused(refused, at=at)
+    return stored, refused, [(item.event, why) for item, why in waiting]
+
+
+def _replace(judged: corrections.Judged, *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:
+    """Take back what corrections replace, and charge them."""
+    if not judged.ready:
+        return
+    corrections.take_back(judged.charged, wallets=wallets, settlement=token_hex(8), at=at)
+    parked = [(customer_id, number) for (customer_id, _), number in judged.parked.items()]
+    event_store.resolve_parked(parked, at=at, resolution="replaced")
+    event_store.record_own_corrections(judged.own, at=at)
+    _store(judged.ready, wallets=wallets, at=at)
 
 
 def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> None:

@@ -134,12 +134,12 @@ def close_customer(*, customer_id: int, period: date, zone: ZoneInfo, at: dateti
 
 
 def _posted(customer_id: int, *, after: date | None, through: date) -> Decimal:
-    """What the ledger took off the wallet for the usage of these billing periods."""
+    """What the ledger took off the wallet for the usage of these billing periods, adjustments included."""
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(-sum(e.amount), 0) FROM billing_transfer t"
             " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id BETWEEN t.id * 16 AND t.id * 16 + 15"
-            " WHERE t.customer_id = %s AND t.kind = 'usage' AND t.period <= %s"
+            " WHERE t.customer_id = %s AND t.kind IN ('usage', 'adjustment') AND t.period <= %s"
             "   AND t.period > coalesce(%s::date, '-infinity') AND e.account = 'wallet'",
             [customer_id, through, after],
         )
@@ -173,6 +173,7 @@ def _lines(customer_id: int, *, after: date | None, through: date, zone: ZoneInf
             per=per,
         )
         for month, model, meter, note, price, per in ordered
+        if sums[month, model, meter, note, price, per]
     ]
     return lines, total([row["charge"] for row in rows])
 

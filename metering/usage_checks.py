@@ -1,4 +1,4 @@
-"""Is usage right? Events against their transfers, the hourly usage against the invoices, by set-based SQL.
+"""Is usage right? Events and adjustments against their transfers, hourly usage against invoices, by set-based SQL.
 
 As in billing.verification: each check is one statement about a run of customers on one snapshot.
 """
@@ -9,13 +9,13 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.verification import Difference, Scope, differences, fetch
-from metering.event_checks import ALL_EVENTS, HERE, NEW_EVENTS, SINCE, check_events
+from metering.event_checks import ALL_ADJUSTMENTS, ALL_EVENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
 from metering.meters import NAMES
 from relayadmin.db import number_array, server_cursor
 
 
 def _transfers_sql(*, full: bool) -> str:
-    events = ALL_EVENTS if full else NEW_EVENTS
+    events, adjustments = (ALL_EVENTS, ALL_ADJUSTMENTS) if full else (NEW_EVENTS, NEW_ADJUSTMENTS)
     transfers = "billing_transfer t" if full else "since s JOIN billing_transfer t ON t.customer_id = s.customer_id"
     after = "" if full else "AND t.id > s.after_transfer"
     # Where all are read, a hash serves better than the key; else the numbers lead there.
@@ -31,20 +31,55 @@ SELECT customer_id, CASE WHEN id IS NULL THEN 'charge of events without a transf
 FROM (
     SELECT customer_id, transfer_id AS id, period, sum(charge) AS charge FROM {events} e
     WHERE transfer_id IS NOT NULL OR charge <> 0 GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT customer_id, transfer_id AS id, period, sum(new_charge - old_charge) AS charge FROM {adjustments} a
+    GROUP BY 1, 2, 3 HAVING transfer_id IS NOT NULL OR sum(new_charge - old_charge) <> 0
 ) e FULL JOIN (
     SELECT t.customer_id, t.id, t.period, -e.amount AS amount
     FROM {transfers} LEFT JOIN {entries} e ON e.customer_id = t.customer_id AND e.transfer_id = t.id
         AND e.account = 'wallet'{near}
-    WHERE t.customer_id {HERE} AND t.kind = 'usage' {after}
+    WHERE t.customer_id {HERE} AND t.kind IN ('usage', 'adjustment') {after}
 ) t USING (customer_id, id, period)
 WHERE coalesce(e.charge, 0) <> coalesce(t.amount, 0) OR t.id IS NULL ORDER BY customer_id, id"""
+
+
+# An adjustment goes on from what its event was before: by the one before it, or as it was charged at first.
+_FIGURES = ("model_id", "channel_id", "price_set_id", "quantities", "parts")
+
+
+def _steps_sql(*, full: bool) -> str:
+    def before(name: str) -> str:
+        return f"CASE WHEN a.step = 1 THEN e.{name} ELSE b.new_{name} END"
+
+    same = " AND ".join(f"a.old_{name} IS NOT DISTINCT FROM {before(name)}" for name in _FIGURES)
+    return f"""{SINCE}
+SELECT a.customer_id, d.what, a.event_number, d.is_amount, d.expected, d.found
+FROM {ALL_ADJUSTMENTS if full else NEW_ADJUSTMENTS} a
+LEFT JOIN metering_usageevent e ON e.customer_id = a.customer_id AND e.id = a.event_number
+LEFT JOIN metering_usageadjustment b ON b.customer_id = a.customer_id AND b.event_number = a.event_number
+    AND b.step = a.step - 1
+LEFT JOIN metering_usageevent r ON r.customer_id = a.customer_id AND r.id = a.replaced_by
+CROSS JOIN LATERAL (VALUES
+    ('charge of {{evt}} before adjustment ' || a.step, true, {before("charge")}::numeric, a.old_charge::numeric),
+    ('cost of {{evt}} before adjustment ' || a.step, true, {before("cost")}::numeric, a.old_cost::numeric),
+    ('figures of {{evt}} that adjustment ' || a.step || ' goes on from', false, 1,
+        CASE WHEN e.id IS NOT NULL AND {same} THEN 1 ELSE 0 END),
+    ('events in the place of {{evt}}', false, CASE WHEN a.kind = 'correction' THEN 1 ELSE 0 END,
+        CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)
+) d (what, is_amount, expected, found)
+WHERE d.expected IS DISTINCT FROM d.found ORDER BY a.customer_id, a.id"""
 
 
 _CHARGED_SINCE = f"""{SINCE}
 SELECT s.customer_id, 'charge of all hourly usage', NULL::bigint, true, s.charge + coalesce(e.charge, 0),
        coalesce(h.charge, 0)
 FROM since s
-LEFT JOIN (SELECT customer_id, sum(charge) AS charge FROM {NEW_EVENTS} n GROUP BY 1) e ON e.customer_id = s.customer_id
+LEFT JOIN (
+    SELECT customer_id, sum(charge) AS charge FROM (
+        SELECT customer_id, charge::numeric FROM {NEW_EVENTS} n
+        UNION ALL SELECT customer_id, new_charge - old_charge FROM {NEW_ADJUSTMENTS} a
+    ) e GROUP BY 1
+) e ON e.customer_id = s.customer_id
 LEFT JOIN (
     SELECT customer_id, sum(charge) AS charge FROM metering_usagehour WHERE customer_id {HERE} GROUP BY 1
 ) h ON h.customer_id = s.customer_id
@@ -87,7 +122,7 @@ def check_usage(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
     On the caller's snapshot.
     """
     found, counts = check_events(scope)
-    checks = [_transfers_sql(full=scope.full), _INVOICES, _NOT_INVOICED]
+    checks = [_transfers_sql(full=scope.full), _steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts
@@ -100,16 +135,19 @@ class Mark:
     customer_id: int
     event_number: int
     transfer_number: int
+    adjustment_number: int
     charge: Decimal
 
 
 _MARKS = f"""
-SELECT w.customer_id, coalesce(e.id, 0), coalesce(t.id, 0), coalesce(h.charge, 0)
+SELECT w.customer_id, coalesce(e.id, 0), coalesce(t.id, 0), coalesce(a.id, 0), coalesce(h.charge, 0)
 FROM billing_wallet w LEFT JOIN LATERAL (
     SELECT id FROM metering_usageevent e WHERE e.customer_id = w.customer_id ORDER BY id DESC LIMIT 1
 ) e ON true LEFT JOIN LATERAL (
     SELECT id FROM billing_transfer t WHERE t.customer_id = w.customer_id ORDER BY id DESC LIMIT 1
-) t ON true LEFT JOIN (
+) t ON true LEFT JOIN LATERAL (
+    SELECT id FROM metering_usageadjustment a WHERE a.customer_id = w.customer_id ORDER BY id DESC LIMIT 1
+) a ON true LEFT JOIN (
     SELECT customer_id, sum(charge) AS charge FROM metering_usagehour WHERE customer_id {HERE} GROUP BY customer_id
 ) h ON h.customer_id = w.customer_id
 WHERE w.customer_id {HERE}"""
@@ -127,19 +165,21 @@ def save_marks(marks: Sequence[Mark], *, at: datetime) -> None:
     with server_cursor() as cursor:
         cursor.execute(
             "INSERT INTO metering_verifiedusage AS v"
-            " (customer_id, event_number, transfer_number, charge, verified_at)"
-            " SELECT customer_id, event_number, transfer_number, charge, %s FROM"
-            "   unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::numeric[])"
-            "   AS t (customer_id, event_number, transfer_number, charge) ORDER BY customer_id"
+            " (customer_id, event_number, transfer_number, adjustment_number, charge, verified_at)"
+            " SELECT customer_id, event_number, transfer_number, adjustment_number, charge, %s FROM"
+            "   unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::numeric[])"
+            "   AS t (customer_id, event_number, transfer_number, adjustment_number, charge) ORDER BY customer_id"
             " ON CONFLICT (customer_id) DO UPDATE SET event_number = excluded.event_number,"
-            "   transfer_number = excluded.transfer_number, charge = excluded.charge,"
-            "   verified_at = excluded.verified_at"
-            " WHERE excluded.transfer_number >= v.transfer_number AND excluded.event_number >= v.event_number",
+            "   transfer_number = excluded.transfer_number, adjustment_number = excluded.adjustment_number,"
+            "   charge = excluded.charge, verified_at = excluded.verified_at"
+            " WHERE excluded.transfer_number >= v.transfer_number AND excluded.event_number >= v.event_number"
+            "   AND excluded.adjustment_number >= v.adjustment_number",
             [
                 at,
                 number_array([mark.customer_id for mark in marks]),
                 number_array([mark.event_number for mark in marks]),
                 number_array([mark.transfer_number for mark in marks]),
+                number_array([mark.adjustment_number for mark in marks]),
                 number_array([mark.charge for mark in marks]),
             ],
         )

@@ -76,7 +76,11 @@ _SUBJECTS: dict[str, Callable[[Event], str]] = {
     "unknown_inference_geo": lambda event: event.usage.inference_geo,
     "unknown_counter": lambda event: f"{event.usage.unknown} of {event.format}",
     "clock_ahead": lambda event: "",
-    "correction": lambda event: "",
+    "replaces_unknown": lambda event: "",
+    "replaces_parked": lambda event: "",
+    "replaces_final": lambda event: "",
+    "replaced_before": lambda event: "",
+    "replaces_refused": lambda event: "",
 }
 
 
@@ -132,7 +136,27 @@ _REASONS = {
     "unknown_service_tier": ("Unknown service tier", _WORD),
     "unknown_speed": ("Unknown speed", _WORD),
     "unknown_inference_geo": ("Unknown geography", _WORD),
-    "correction": ("Correction", "Open the list, and see which earlier event each of them means to replace."),
+    "replaces_unknown": (
+        "Correction of nothing known",
+        "Have the relay report the events that these replace; each is settled when its own has come.",
+    ),
+    "replaces_parked": ("Correction of a correction", "Settle the events that these replace; each follows its own."),
+    "replaces_final": (
+        "Correction of no estimate",
+        "Not charged, for the first report stands: find out why the relay corrects what it had not estimated.",
+    ),
+    "replaced_before": (
+        "Corrected twice",
+        "Not charged, for the first correction stands: find out why the relay sent another, and which one is right.",
+    ),
+    "replaces_refused": (
+        "Correction of what was set aside",
+        "Not charged, as little as what it replaces: find out which of the relay's reports is right.",
+    ),
+    "replaces_itself": (
+        "Correction of itself",
+        "Charged once, as any event: find out which event the relay meant, and whether both were charged.",
+    ),
     "other_content": (
         "Same id, other content",
         "The first report counts: find out why the relay used an id twice, then mark these as dealt with.",

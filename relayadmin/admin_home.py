@@ -45,6 +45,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Entries", "billing.Entry", "format_list_numbered"),
             ("Credit grants", "billing.Grant", "redeem"),
             ("Grant uses", "billing.GrantUse", "local_fire_department"),
+            ("Returns to grants", "billing.GrantReturn", "undo"),
             ("Holds", "billing.Hold", "hourglass_top"),
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
@@ -56,6 +57,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Usage events", "metering.UsageEvent", "bolt"),
             ("Hourly usage", "metering.UsageHour", "schedule"),
+            ("Adjustments", "metering.UsageAdjustment", "difference"),
+            ("Re-ratings", "metering.Rerating", "price_check"),
             ("Parked events", "metering.ParkedEvent", "pause_circle"),
             ("Unclaimed events", "metering.UnclaimedEvent", "help"),
             ("Conflicts", "metering.EventConflict", "error"),

@@ -12,7 +12,7 @@ from billing.admin.base import Figure, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
-from billing.models import Account, Customer, Entry, Grant, GrantUse, Hold, Transfer, Wallet
+from billing.models import Account, Customer, Entry, Grant, GrantReturn, GrantUse, Hold, Transfer, Wallet
 from relayadmin import ids
 from relayadmin.money import ZERO, amount_text
 
@@ -250,6 +250,35 @@ class GrantUseAdmin(CustomerColumn, HotModelAdmin):
 
     @display(description="Amount")
     def used_amount(self, obj: GrantUse) -> str:
+        return html.amount(obj.amount)
+
+
+@admin.register(GrantReturn)
+class GrantReturnAdmin(CustomerColumn, HotModelAdmin):
+    list_display = ("public_id", "customer_link", "grant_link", "transfer_link", "used_by_link", "returned_amount")
+    list_filter = (CustomerFilter,)
+    fields = ("public_id", "customer_link", "grant_link", "transfer_link", "used_by_link", "returned_amount")
+    search_words = "a customer's name, a cus_…, tr_… or gr_… id"
+    search_ids = {"tr": "used_by_id", "gr": "grant_id"}
+    has_newest = False
+    # A return has no number of its own that an index knows; its grant and its transfers have pages.
+    list_display_links = None
+    customer_ordering = ("-used_by_id", "-grant_id", "-transfer_id")
+
+    @display(description="Grant")
+    def grant_link(self, obj: GrantReturn) -> str:
+        return html.hot_link(Grant, obj.customer_id, obj.grant_id)
+
+    @display(description="Adjustment")
+    def transfer_link(self, obj: GrantReturn) -> str:
+        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
+
+    @display(description="Had been used by")
+    def used_by_link(self, obj: GrantReturn) -> str:
+        return html.hot_link(Transfer, obj.customer_id, obj.used_by_id)
+
+    @display(description="Amount")
+    def returned_amount(self, obj: GrantReturn) -> str:
         return html.amount(obj.amount)
 
 

@@ -1,4 +1,4 @@
-from billing.models.credits import Grant, GrantUse
+from billing.models.credits import Grant, GrantReturn, GrantUse
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
 from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
@@ -13,6 +13,7 @@ __all__ = [
     "Customer",
     "Entry",
     "Grant",
+    "GrantReturn",
     "GrantUse",
     "Hold",
     "IdempotentAnswer",

@@ -56,3 +56,25 @@ class GrantUse(HotModel):
 
     def __str__(self) -> str:
         return f"{self.amount} of grant {self.grant_id}"
+
+
+class GrantReturn(HotModel):
+    """How much of a use an adjustment gave back to its grant. Append-only.
+
+    Its primary key is (customer, used_by_id, grant_id, transfer_id), so that a use finds what came back of it.
+    """
+
+    PREFIX = "gb"
+
+    customer = customer_key()
+    used_by_id = models.BigIntegerField(help_text="The transfer that had used the grant.")
+    grant_id = models.BigIntegerField()
+    transfer_id = models.BigIntegerField(help_text="The adjustment that gave it back.")
+    amount: Any = AmountField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (models.CheckConstraint(condition=models.Q(amount__gt=0), name="grant_return_amount_above_zero"),)
+
+    def __str__(self) -> str:
+        return f"{self.amount} back to grant {self.grant_id}"

@@ -61,11 +61,12 @@ class Transfer(HotModel):
     class Kind(models.TextChoices):
         USAGE = "usage"
         GRANT = "grant"
+        ADJUSTMENT = "adjustment"
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)
     key = models.CharField(max_length=255, help_text="Unique per customer and kind: the same key moves money once.")
-    period = models.DateField(null=True, help_text="The billing period of usage.")
+    period = models.DateField(null=True, help_text="The billing period of usage and adjustments.")
     reason = models.CharField(max_length=500, blank=True, db_default="")
     document = models.CharField(max_length=255, blank=True, db_default="")
     actor = models.CharField(max_length=150, blank=True, db_default="", help_text="Who did it, if a person did.")

@@ -1,7 +1,8 @@
 -- Takes usage off locked wallets, for many customers in one statement; returns the transfer of each charge.
 --
 -- Parameters: customer numbers, billing periods, amounts in USD above 0 (three arrays of one length, a customer and
--- period once), the settlement's key, the moment. The caller holds the locks of all these wallets.
+-- period once), the settlement's key, the transfers' kind and reason, the moment. The caller holds the locks of all
+-- these wallets.
 --
 -- Grants are used in the order priority, expiry, age. Laid end to end they form a line of money, and so do a customer's
 -- charges: where a charge and a grant overlap, the grant pays. What no grant covers is debt, and counts as revenue, as
@@ -31,8 +32,10 @@ WITH due AS (
     INSERT INTO billing_grantuse (customer_id, grant_id, transfer_id, amount)
     SELECT customer_id, grant_id, transfer_id, part FROM used
 ), posted AS (
-    INSERT INTO billing_transfer (customer_id, id, kind, key, period, created_at)
-    SELECT customer_id, transfer_id, 'usage', %(settlement)s::text || ':' || period, period, %(at)s::timestamptz FROM due
+    INSERT INTO billing_transfer (customer_id, id, kind, key, period, reason, created_at)
+    SELECT customer_id, transfer_id, %(kind)s::text, %(settlement)s::text || ':' || period, period, %(reason)s::text,
+           %(at)s::timestamptz
+    FROM due
 ), paid AS (
     SELECT d.customer_id, d.transfer_id, d.amount, d.due_to, d.place, coalesce(sum(u.part), 0) AS promotional
     FROM due d LEFT JOIN used u

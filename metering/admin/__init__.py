@@ -1,6 +1,7 @@
 """The operator's pages for keys, the price book and usage."""
 
 from metering.admin import (
+    adjustments,
     catalog,
     keys,
     on_customers,
@@ -14,6 +15,7 @@ from metering.admin import (
 )
 
 __all__ = [
+    "adjustments",
     "catalog",
     "keys",
     "on_customers",

@@ -1,3 +1,4 @@
+from metering.models.adjustments import Rerating, UsageAdjustment
 from metering.models.catalog import Channel, Model, ModelAlias
 from metering.models.keys import ApiKey, RelayToken
 from metering.models.price_imports import PriceBookChange, PriceBookSettings, PriceImport, PriceImportLine
@@ -44,9 +45,11 @@ __all__ = [
     "PriceSet",
     "QuarantinedEvent",
     "RelayToken",
+    "Rerating",
     "UnclaimedEvent",
     "UpstreamAccount",
     "UpstreamTerms",
+    "UsageAdjustment",
     "UsageEvent",
     "UsageHour",
     "VerifiedUsage",

@@ -13,6 +13,7 @@ class VerifiedUsage(models.Model):
     )
     event_number = models.BigIntegerField(help_text="Its last event; 0 if it had none.")
     transfer_number = models.BigIntegerField(help_text="Its last transfer; 0 if it had none.")
+    adjustment_number = models.BigIntegerField(default=0, db_default=0, help_text="Its last adjustment; 0 if none.")
     charge: Any = AmountField(help_text="The charge of all its hourly usage.")
     verified_at = models.DateTimeField()
 

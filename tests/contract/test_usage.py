@@ -555,7 +555,7 @@ class TestAParkedEvent:
             ({"usage": {**EXAMPLE_USAGE, "video_tokens": 1}}, "unknown_counter"),
             ({"usage": {**EXAMPLE_USAGE, "cache_creation": {"ephemeral_24h_input_tokens": 3000}}}, "unknown_counter"),
             ({"occurred_at": "2999-01-01T00:00:00Z"}, "clock_ahead"),
-            ({"replaces": "req_before"}, "correction"),
+            ({"replaces": "req_before"}, "replaces_unknown"),
         ],
     )
     def test_waits_with_its_reason_and_costs_nothing_yet(self, changes: dict[str, Any], reason: str) -> None:

@@ -1,0 +1,230 @@
+"""Usage that was charged is put right: the difference is charged or given back, by transfers of kind "adjustment".
+
+More to pay is charged as usage is. Money back cures debt first. What is left goes back to the grants that had paid, the
+other way round than they were used: first what the transfers that charged these very events had used, the newest
+first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
+that no more comes back than was used, and revenue and promotional usage are reversed by what had paid.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+
+import msgspec
+
+from billing import ledger
+from billing.credits import debts
+from billing.models import Account, Grant, Transfer
+from relayadmin.db import copy_rows, number_array, server_cursor
+from relayadmin.money import EXACT, ZERO
+
+_PAGE = 200
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What one charge becomes more or, below zero, less (USD), booked in an open billing period.
+
+    `charged_by`: the transfers that have charged it up to now, the newest first.
+    """
+
+    customer_id: int
+    period: date
+    difference: Decimal
+    charged_by: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Use:
+    """What is left of one transfer's use of one grant (USD), that has not been given back."""
+
+    transfer_id: int
+    grant_id: int
+    kind: str
+    left: Decimal
+
+
+@dataclass(slots=True)
+class _Returns:
+    """What goes back to one customer's grants by one transfer; `taken` is by (transfer that used, grant), USD."""
+
+    customer_id: int
+    period: date
+    amount: Decimal
+    cured: Decimal
+    taken: dict[tuple[int, int], Decimal] = field(default_factory=dict)
+    promotional: Decimal = ZERO
+
+
+_Key = tuple[int, date]
+
+
+def adjust_usage(
+    changes: Sequence[Change],
+    *,
+    wallets: Mapping[int, ledger.LockedWallet],
+    job: str,
+    reason: str,
+    at: datetime,
+) -> dict[_Key, int]:
+    """Move locked wallets by the sum of their changes, one transfer for each customer and billing period.
+
+    Returns the transfers' numbers; a sum of zero makes none. `job` says whose work it is and stands in the transfers'
+    keys. Raises ledger.AlreadyPosted if this job was posted before.
+    """
+    sums: dict[_Key, Decimal] = {}
+    for change in changes:
+        key = (change.customer_id, change.period)
+        sums[key] = EXACT.add(sums.get(key, ZERO), change.difference)
+    back = {key: -total for key, total in sorted(sums.items()) if total < 0}
+    posted = _give_back(back, changes, wallets=wallets, job=job, reason=reason, at=at) if back else {}
+    more = [(*key, total) for key, total in sorted(sums.items()) if total > 0]
+    return posted | ledger.charge_usage(
+        more, wallets=wallets, settlement=job, kind=Transfer.Kind.ADJUSTMENT.value, reason=reason, at=at
+    )
+
+
+def _give_back(
+    amounts: Mapping[_Key, Decimal],
+    changes: Sequence[Change],
+    *,
+    wallets: Mapping[int, ledger.LockedWallet],
+    job: str,
+    reason: str,
+    at: datetime,
+) -> dict[_Key, int]:
+    lowered = [change for change in changes if change.difference < 0 and (change.customer_id, change.period) in amounts]
+    owed = debts([wallets[customer_id] for customer_id in {customer_id for customer_id, _ in amounts}])
+    uses = _uses_of({(change.customer_id, number) for change in lowered for number in change.charged_by})
+    given: list[_Returns] = []
+    for (customer_id, period), amount in amounts.items():
+        cured = min(amount, owed[customer_id])
+        owed[customer_id] = EXACT.subtract(owed[customer_id], cured)
+        returns = _Returns(customer_id, period, amount, cured)
+        of_period = [change for change in lowered if (change.customer_id, change.period) == (customer_id, period)]
+        _choose(returns, of_period, uses)
+        given.append(returns)
+    numbers = ledger.post([_posting(returns, job, reason) for returns in given], wallets=wallets, at=at)
+    _save(list(zip(numbers, given, strict=True)))
+    return dict(zip(amounts, numbers, strict=True))
+
+
+def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> None:
+    """Decide which uses are undone for what no debt has swallowed."""
+    rest = EXACT.subtract(returns.amount, returns.cured)
+    # Events that the same transfers charged are one.
+    wanted: dict[tuple[int, ...], Decimal] = {}
+    for change in lowered:
+        wanted[change.charged_by] = EXACT.subtract(wanted.get(change.charged_by, ZERO), change.difference)
+    for charged_by in sorted(wanted, reverse=True):
+        limit = min(rest, wanted[charged_by])
+        for number in charged_by:
+            for use in uses.get((returns.customer_id, number), ()):
+                part = _take(returns, use, limit)
+                limit, rest = EXACT.subtract(limit, part), EXACT.subtract(rest, part)
+    if rest:
+        for use in _newest_uses(returns.customer_id, uses):
+            rest = EXACT.subtract(rest, _take(returns, use, rest))
+            if not rest:
+                break
+    assert not rest, f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid"
+
+
+def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:
+    part = min(use.left, limit)
+    if part:
+        use.left = EXACT.subtract(use.left, part)
+        key = (use.transfer_id, use.grant_id)
+        returns.taken[key] = EXACT.add(returns.taken.get(key, ZERO), part)
+        if use.kind != Grant.Kind.PAID:
+            returns.promotional = EXACT.add(returns.promotional, part)
+    return part
+
+
+_LEFT = """
+SELECT u.customer_id, u.transfer_id, u.grant_id, g.kind, u.amount - coalesce((
+    SELECT sum(r.amount) FROM billing_grantreturn r
+    WHERE r.customer_id = u.customer_id AND r.used_by_id = u.transfer_id AND r.grant_id = u.grant_id
+), 0)"""
+_LAST_BURNT_FIRST = "u.transfer_id DESC, g.priority DESC, g.expires_at DESC NULLS FIRST, g.id DESC"
+
+
+def _uses_of(transfers: set[tuple[int, int]]) -> dict[tuple[int, int], list[_Use]]:
+    """By (customer, transfer), what is left of its uses of grants, the last burnt first."""
+    customers, numbers = zip(*sorted(transfers), strict=True) if transfers else ((), ())
+    with server_cursor() as cursor:
+        cursor.execute(
+            f"{_LEFT} FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, transfer_id)"
+            " JOIN billing_grantuse u ON u.customer_id = t.customer_id AND u.transfer_id = t.transfer_id"
+            " JOIN billing_grant g ON g.customer_id = u.customer_id AND g.id = u.grant_id"
+            f" ORDER BY u.customer_id, {_LAST_BURNT_FIRST}",
+            [number_array(customers), number_array(numbers)],
+            binary=True,
+        )
+        uses: dict[tuple[int, int], list[_Use]] = {}
+        for customer_id, *use in cursor.fetchall():
+            uses.setdefault((customer_id, use[0]), []).append(_Use(*use))
+    return uses
+
+
+def _newest_uses(customer_id: int, known: dict[tuple[int, int], list[_Use]]) -> Iterator[_Use]:
+    """All of a customer's uses of grants, newest first, in pages; those looked at before as they stand now."""
+    before = 2**63 - 1
+    while True:
+        with server_cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT transfer_id FROM billing_grantuse WHERE customer_id = %s AND transfer_id < %s"
+                " ORDER BY transfer_id DESC LIMIT %s",
+                [customer_id, before, _PAGE],
+                binary=True,
+            )
+            page = [row[0] for row in cursor.fetchall()]
+        if not page:
+            return
+        known.update(_uses_of({(customer_id, number) for number in page if (customer_id, number) not in known}))
+        for number in page:
+            yield from known[customer_id, number]
+        before = page[-1]
+
+
+def _posting(returns: _Returns, job: str, reason: str) -> ledger.Posting:
+    revenue = EXACT.subtract(returns.amount, returns.promotional)
+    sides = (
+        (Account.WALLET.value, returns.amount),
+        (Account.PROMOTIONAL_USAGE.value, -returns.promotional),
+        (Account.REVENUE.value, -revenue),
+    )
+    return ledger.Posting(
+        returns.customer_id,
+        Transfer.Kind.ADJUSTMENT.value,
+        f"{job}:{returns.period}",
+        [(account, amount) for account, amount in sides if amount],
+        period=returns.period,
+        reason=reason,
+    )
+
+
+def _save(given: Sequence[tuple[int, _Returns]]) -> None:
+    """Write what goes back, and add it to what is left of the grants."""
+    rows: list[str] = []
+    left: dict[tuple[int, int], Decimal] = {}
+    for number, returns in given:
+        for (used_by, grant_id), amount in sorted(returns.taken.items()):
+            rows.append(f"{returns.customer_id}\t{used_by}\t{grant_id}\t{number}\t{amount}")
+            key = (returns.customer_id, grant_id)
+            left[key] = EXACT.add(left.get(key, ZERO), amount)
+    if not rows:
+        return
+    ordered = sorted(left)
+    with server_cursor() as cursor:
+        copy_rows(cursor, "billing_grantreturn", "customer_id, used_by_id, grant_id, transfer_id, amount", rows)
+        cursor.execute(
+            "UPDATE billing_grant g SET remaining = g.remaining + t.amount"
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, amount)"
+            " WHERE g.customer_id = t.customer_id AND g.id = t.id",
+            [
+                number_array([customer_id for customer_id, _ in ordered]),
+                number_array([grant_id for _, grant_id in ordered]),
+                number_array([left[key] for key in ordered]),
+            ],
+        )

@@ -1,0 +1,156 @@
+"""What was put right: single adjustments of events, and the jobs that rated events again. To look at."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from billing.admin import html
+from billing.admin.base import Figure, Panel, ReadOnlyAdmin
+from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
+from billing.admin.hot import HotModelAdmin
+from billing.admin.ledger import CustomerColumn
+from billing.models import Transfer
+from metering.admin.usage import meters_panel
+from metering.models import PriceSet, Rerating, UsageAdjustment, UsageEvent
+from relayadmin.money import amount_text
+
+KIND_TONES = {"rerating": "info", "reparse": "info", "correction": "warning"}
+
+
+@admin.register(UsageAdjustment)
+class UsageAdjustmentAdmin(CustomerColumn, HotModelAdmin):
+    empty_text = "Nothing was put right yet: every event counts as it came."
+    list_display = (
+        "public_id",
+        "customer_link",
+        "event_link",
+        "kind_badge",
+        "old_amount",
+        "new_amount",
+        "difference_amount",
+        "period",
+        "created_at",
+    )
+    list_filter = (CustomerFilter, "kind", PeriodFilter, ("created_at", DaysFilter))
+    fields = (
+        ("public_id", "customer_link"),
+        ("event_link", "step"),
+        ("kind_badge", "cause_link"),
+        ("period", "transfer_link"),
+        ("reason", "created_at"),
+    )
+    search_words = "a customer's name, a cus_…, evt_… or tr_… id"
+    search_ids = {"evt": "event_number", "tr": "transfer_id"}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UsageAdjustment]:
+        queryset: QuerySet[UsageAdjustment] = super().get_queryset(request)
+        is_list = request.resolver_match is not None and str(request.resolver_match.url_name).endswith("_changelist")
+        return queryset.defer("old_quantities", "new_quantities", "old_parts", "new_parts") if is_list else queryset
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        return [
+            Figure("Charge before", amount_text(obj.old_charge), "USD"),
+            Figure("Charge after", amount_text(obj.new_charge), "USD"),
+            Figure("Cost before", amount_text(obj.old_cost), "USD"),
+            Figure("Cost after", amount_text(obj.new_cost), "USD"),
+        ]
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        sets = PriceSet.objects.in_bulk([number for number in (obj.old_price_set_id, obj.new_price_set_id) if number])
+        panels = []
+        for side, title in (("old", "Before"), ("new", "After")):
+            number = getattr(obj, f"{side}_price_set_id")
+            if number is not None:
+                panel = meters_panel(getattr(obj, f"{side}_quantities"), sets.get(number))
+                panels.append(Panel(**{**_fields(panel), "title": title}))
+        return panels
+
+    @display(description="Event")
+    def event_link(self, obj: UsageAdjustment) -> str:
+        return html.hot_link(UsageEvent, obj.customer_id, obj.event_number)
+
+    @display(description="Kind", label=KIND_TONES)
+    def kind_badge(self, obj: UsageAdjustment) -> str:
+        return obj.kind
+
+    @display(description="Because of")
+    def cause_link(self, obj: UsageAdjustment) -> str:
+        if obj.rerating_id is None:
+            return html.hot_link(UsageEvent, obj.customer_id, obj.replaced_by)
+        return html.link(html.object_url(Rerating, obj.rerating_id), f"re-rating {obj.rerating_id}")
+
+    @display(description="Transfer")
+    def transfer_link(self, obj: UsageAdjustment) -> str:
+        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
+
+    @display(description="Charge before")
+    def old_amount(self, obj: UsageAdjustment) -> str:
+        return html.amount(obj.old_charge)
+
+    @display(description="Charge after")
+    def new_amount(self, obj: UsageAdjustment) -> str:
+        return html.amount(obj.new_charge)
+
+    @display(description="Difference")
+    def difference_amount(self, obj: UsageAdjustment) -> str:
+        return html.amount(obj.new_charge - obj.old_charge)
+
+
+def _fields(panel: Panel) -> dict[str, Any]:
+    return {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
+
+
+@admin.register(Rerating)
+class ReratingAdmin(ReadOnlyAdmin):
+    empty_text = "No events were rated again yet; “python manage.py rerate” shows what would change, and changes it."
+    list_display = (
+        "number",
+        "start",
+        "end",
+        "model",
+        "customer",
+        "events",
+        "old_amount",
+        "new_amount",
+        "difference_amount",
+        "actor",
+        "created_at",
+        "finished_at",
+    )
+    list_select_related = ("model", "customer")
+    fields = (
+        ("number", "actor"),
+        ("start", "end"),
+        ("model", "customer"),
+        ("is_reparse", "reason"),
+        ("created_at", "finished_at"),
+        ("events", "reached_customer"),
+    )
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        return [
+            Figure("Charge before", amount_text(obj.old_charge), "of the events put right, USD"),
+            Figure("Charge after", amount_text(obj.new_charge), "USD"),
+            Figure("Difference", amount_text(obj.new_charge - obj.old_charge), "what customers pay more, USD"),
+            Figure("Cost before", amount_text(obj.old_cost), "USD"),
+            Figure("Cost after", amount_text(obj.new_cost), "USD"),
+        ]
+
+    @display(description="No.")
+    def number(self, obj: Rerating) -> str:
+        return str(obj.pk)
+
+    @display(description="Charge before")
+    def old_amount(self, obj: Rerating) -> str:
+        return html.amount(obj.old_charge)
+
+    @display(description="Charge after")
+    def new_amount(self, obj: Rerating) -> str:
+        return html.amount(obj.new_charge)
+
+    @display(description="Difference")
+    def difference_amount(self, obj: Rerating) -> str:
+        return html.amount(obj.new_charge - obj.old_charge)
