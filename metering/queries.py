@@ -39,6 +39,10 @@ class Figures:
         self.amount = EXACT.add(self.amount, other.amount)
         self.cache_savings = EXACT.add(self.cache_savings, other.cache_savings)
 
+    def leave_out_zeros(self) -> None:
+        """Forget the meters whose quantities have evened out."""
+        self.quantities = {meter: quantity for meter, quantity in self.quantities.items() if quantity}
+
 
 @dataclass(frozen=True, slots=True)
 class UsageKey:
@@ -81,6 +85,10 @@ def usage_series(
         key = UsageKey(bucket if bucket_starts is None else bucket_starts[bucket - 1], model, api_key)
         found.setdefault(key, Figures()).add(part)
         total.add(part)
+    for figures in (*found.values(), total):
+        figures.leave_out_zeros()
+    # What was put right may have left nothing under the model or the prices it was counted under before.
+    found = {key: figures for key, figures in found.items() if figures != Figures()}
     rows = sorted(found.items(), key=lambda item: (item[0].start, item[0].model or "", item[0].api_key or ""))
     return Series(rows, total)
 
@@ -191,7 +199,11 @@ class EventPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A usage event as its customer sees it: public ids, its own unit prices, USD; metadata as JSON text."""
+    """A usage event as its customer sees it: public ids, its own unit prices, USD; metadata as JSON text.
+
+    `amount` and `meters` are what it was charged at first; `adjusted_amount` is what it counts for since it was put
+    right or replaced by another event, None where it never was.
+    """
 
     number: int
     id: str
@@ -206,6 +218,8 @@ class EventRow:
     authorization: str | None
     meters: list[MeterLine]
     amount: Decimal
+    adjusted_amount: Decimal | None
+    replaced_by: str | None
     cache_savings: Decimal
     metadata: str | None
 
@@ -242,11 +256,13 @@ def events(
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
-            " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text"
+            " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text, a.new_charge, a.replaced_by"
             " FROM metering_usageevent e"
             " JOIN metering_model m ON m.id = e.model_id"
             " JOIN metering_apikey k ON k.id = e.api_key_id"
             " JOIN metering_priceset p ON p.id = e.price_set_id"
+            " LEFT JOIN LATERAL (SELECT new_charge, replaced_by FROM metering_usageadjustment a"
+            "   WHERE a.customer_id = e.customer_id AND a.event_number = e.id ORDER BY step DESC LIMIT 1) a ON true"
             f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %s",
             [*params, limit],
         )
@@ -294,7 +310,7 @@ def _event_row(
     customer_id: int, row: tuple[Any, ...], calls: Sequence[_Call], contents: Mapping[int, dict[str, Any]]
 ) -> EventRow:
     number, event_id, model, api_key, status, estimated, occurred_at, period, hold_id, *rest = row
-    counts, content_json, _, charge, metadata = rest
+    counts, content_json, _, charge, metadata, adjusted, replaced_by = rest
     content = _decode_content(content_json)
     lines, saved = _meter_lines(_decode_quantities(counts), content) if not calls else ([], ZERO)
     for call in calls:
@@ -314,6 +330,8 @@ def _event_row(
         authorization=None if hold_id is None else ids.hot_id("auth", customer_id, hold_id),
         meters=lines,
         amount=charge,
+        adjusted_amount=adjusted,
+        replaced_by=None if replaced_by is None else ids.hot_id("evt", customer_id, replaced_by),
         cache_savings=saved,
         metadata=metadata,
     )

@@ -17,6 +17,7 @@ from django.db import DataError, IntegrityError, connection
 from billing import credits, holds, ledger
 from billing.periods import billing_period, month_of
 from metering import corrections, event_store, price_sets, pricing
+from metering.adjustments import Charged
 from metering.ingestion import Event, chunks, event_digest
 from metering.plan_terms import KNOWN, PlanTerms
 from metering.pricing import Account, Asked, PriceTable
@@ -160,7 +161,7 @@ def rateable(events: Sequence[Event], *, at: datetime) -> tuple[list[Event], lis
     """Those waiting events that could be rated now, and what the others wait for; judged cheaply, without a lock."""
     if not events:
         return [], []
-    terms = _terms(sorted({event.customer_id for event in events}))
+    terms = terms_of(sorted({event.customer_id for event in events}))
     ready: list[Event] = []
     waiting: list[tuple[Event, Unrateable]] = []
     for event in events:
@@ -215,7 +216,7 @@ def _rate_all(
 ) -> tuple[list[Rated], list[tuple[Event, Unrateable]]]:
     if not events:
         return [], []
-    terms = _terms(sorted({event.customer_id for event in events}))
+    terms = terms_of(sorted({event.customer_id for event in events}))
     rated: list[Rated] = []
     parked: list[tuple[Event, Unrateable]] = []
     for event in events:
@@ -227,8 +228,8 @@ def _rate_all(
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
-    """What this transaction rates by: prices, the operator's time zone, and customers' plans in the order of time."""
+class Terms:
+    """What a transaction rates by: prices, the operator's time zone, and customers' plans in the order of time."""
 
     table: PriceTable
     zone: ZoneInfo
@@ -243,7 +244,8 @@ class _Terms:
         return self.table.plan(number)
 
 
-def _terms(customer_ids: list[int]) -> _Terms:
+def terms_of(customer_ids: list[int]) -> Terms:
+    """The terms of these customers as they are now."""
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT (SELECT version FROM metering_pricebookversion WHERE id = 1),"
@@ -260,10 +262,10 @@ def _terms(customer_ids: list[int]) -> _Terms:
         plans: dict[int, list[tuple[datetime | None, int]]] = {}
         for customer_id, begins, plan_id in cursor.fetchall():
             plans.setdefault(customer_id, []).append((begins, plan_id))
-    return _Terms(pricing.at_version(version), ZoneInfo(zone), plans)
+    return Terms(pricing.at_version(version), ZoneInfo(zone), plans)
 
 
-def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: datetime) -> Rated:
+def _rate_one(event: Event, terms: Terms, closed_through: date | None, at: datetime) -> Rated:
     """Price one event at its own moment. Raises Unrateable with the reason to park it."""
     table, usage = terms.table, event.usage
     model_id = _model(table, event.model)
@@ -292,7 +294,7 @@ def _rate_one(event: Event, terms: _Terms, closed_through: date | None, at: date
         variant_of(usage.service_tier, usage.speed),
         is_in_us(usage.inference_geo),
         None if account is None else account.id,
-        *_charged(plan, event),
+        *charged_by(plan, event),
     )
     period = billing_period(month_of(event.occurred_at, terms.zone, event.epoch_s), closed_through)
     if usage.parts:
@@ -345,7 +347,7 @@ def _account(table: PriceTable, event: Event) -> Account | None:
     return account
 
 
-def _charged(plan: PlanTerms, event: Event) -> tuple[str, str]:
+def charged_by(plan: PlanTerms, event: Event | Charged) -> tuple[str, str]:
     """What of the event its customer pays for, and the status that is the reason where it is not all."""
     charged = plan.charged_for(event.status, event.occurred_at)
     return (KNOWN, "completed") if charged == KNOWN else (charged, event.status)

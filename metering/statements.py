@@ -165,7 +165,8 @@ def _lines(customer_id: int, *, after: date | None, through: date, zone: ZoneInf
     lines = [
         Line(
             usage_period=month,
-            description=_describe(model, meter, note, month, through),
+            description=_describe(model, meter, note, month, through)
+            + ", taken back" * (sums[month, model, meter, note, price, per] < 0),
             model=model,
             meter=meter,
             quantity=sums[month, model, meter, note, price, per],

@@ -17,7 +17,7 @@ def story_panel(prices: PriceSet | None, quantities: Mapping[str, int]) -> Panel
     meters = content.get("meters", {})
     used = [name for name in NAMES if name in quantities and name in meters]
     numbers = {meters[name][kind] for name in used for kind in ("charge_price", "cost_price")}
-    rows = Price.objects.in_bulk(numbers - {None})
+    rows = Price.with_superseded.in_bulk(numbers - {None})
     rules = PlanRule.objects.in_bulk({meters[name].get("rule") for name in used} - {None})
     plan = Plan.objects.filter(name=content.get("plan", "")).first()
     return Panel(

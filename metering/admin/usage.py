@@ -17,7 +17,17 @@ from billing.admin.ledger import CustomerColumn
 from billing.models import Hold, Transfer
 from metering.admin.price_set import meter_rows
 from metering.admin.price_story import story_panel
-from metering.models import ApiKey, Channel, EventKey, Model, ParkedEvent, PriceSet, UsageEvent, UsageHour
+from metering.models import (
+    ApiKey,
+    Channel,
+    EventKey,
+    Model,
+    ParkedEvent,
+    PriceSet,
+    UsageAdjustment,
+    UsageEvent,
+    UsageHour,
+)
 from relayadmin import ids
 from relayadmin.money import amount_text
 
@@ -133,6 +143,28 @@ def meters_panel(quantities: dict[str, int], prices: PriceSet | None, *, title: 
     )
 
 
+def adjustment_panels(customer_id: int, number: int) -> list[Panel]:
+    """How an event was put right, step by step; none if it never was."""
+    steps = UsageAdjustment.objects.filter(customer_id=customer_id, event_number=number).order_by("step")
+    rows = [
+        (
+            html.hot_link(UsageAdjustment, customer_id, row.pk),
+            row.get_kind_display(),
+            html.amount(row.old_charge),
+            html.amount(row.new_charge),
+            html.amount(row.old_cost),
+            html.amount(row.new_cost),
+            f"{row.period:%Y-%m}",
+            html.hot_link(Transfer, customer_id, row.transfer_id),
+            row.reason or html.NOTHING,
+        )
+        for row in steps
+    ]
+    headers = ("Adjustment", "Why", "Charge", "Charge now", "Cost", "Cost now", "Booked in", "Transfer", "Reason")
+    note = "The event stays as it was charged at first; it counts as the last step says."
+    return [Panel("Put right since", headers, rows, frozenset({2, 3, 4, 5}), note=note)] if rows else []
+
+
 @admin.register(UsageEvent)
 class UsageEventAdmin(UsageColumns, HotModelAdmin):
     empty_text = "No usage yet. It appears here as soon as a relay reports some."
@@ -191,6 +223,7 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
         ]
         if obj.metadata is not None:
             panels.append(Panel("Metadata", (), (), body=html.pretty_json(obj.metadata)))
+        panels += adjustment_panels(obj.customer_id, obj.pk)
         parked = ParkedEvent.objects.filter(customer_id=obj.customer_id, number=obj.pk).first()
         if parked is not None:
             panels.append(

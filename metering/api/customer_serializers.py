@@ -126,7 +126,11 @@ class UsageEventSerializer(serializers.Serializer[Any]):
     period = Month(help_text="The billing month.")
     authorization = serializers.CharField(allow_null=True, help_text="auth_…, if it settled one.")
     meters = MeterLineSerializer(many=True, help_text="Their amounts add up to the event's.")
-    amount = Amount()
+    amount = Amount(help_text="What it was charged at first.")
+    adjusted_amount = Amount(
+        allow_null=True, help_text="What it counts for since it was put right; null if it never was."
+    )
+    replaced_by = serializers.CharField(allow_null=True, help_text="evt_…, the correction of this estimate.")
     cache_savings = Amount()
     metadata = JsonText(allow_null=True)
 

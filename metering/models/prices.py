@@ -23,8 +23,19 @@ class PriceBookVersion(models.Model):
         return str(self.version)
 
 
+class CurrentPrices(models.Manager["Price"]):
+    """The rows that hold: those that a correction has superseded are left out."""
+
+    def get_queryset(self) -> models.QuerySet["Price"]:
+        return super().get_queryset().filter(superseded_at=None)
+
+
 class Price(models.Model):
-    """What one meter of one model costs on one channel, or its maker's list price that plans start from."""
+    """What one meter of one model costs on one channel, or its maker's list price that plans start from.
+
+    A price of the past is never changed: where it was wrong, another row of the same moments stands in its place, and
+    it is marked as superseded.
+    """
 
     class Kind(models.TextChoices):
         COST = "cost", "Cost on the channel"
@@ -56,8 +67,17 @@ class Price(models.Model):
     derived = models.CharField(max_length=60, blank=True, help_text="By which rule, if the source gives no price.")
     source = models.CharField(max_length=60)
     created_at = models.DateTimeField(auto_now_add=True)
+    superseded_at = models.DateTimeField(null=True, blank=True, help_text="Since when a corrected row holds instead.")
+    corrects: Any = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="corrected_by"
+    )
+    corrected_why = models.CharField(max_length=500, blank=True, db_default="", help_text="Who says so, and why.")
+
+    objects = CurrentPrices()
+    with_superseded = models.Manager["Price"]()
 
     class Meta:
+        base_manager_name = "with_superseded"
         ordering = ("model", "channel", "kind", "variant", "meter", "above_prompt_tokens")
         constraints = (
             models.UniqueConstraint(
@@ -71,6 +91,7 @@ class Price(models.Model):
                     "effective_from",
                     "daily_from",
                 ],
+                condition=models.Q(superseded_at__isnull=True),
                 name="one_price_per_moment",
                 nulls_distinct=False,
             ),

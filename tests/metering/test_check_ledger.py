@@ -65,6 +65,8 @@ def make_busy_payer() -> Payer:
     give(payer, "10.00", "paid")
     relay.report(make_event(payer))
     parking.sweep(at=now() + timedelta(hours=2))
+    estimate = make_event(payer, estimated=True)
+    relay.report(estimate, make_event(payer, replaces=estimate["id"]))
     assert payer.wallet.held > 0
     return payer
 
@@ -85,7 +87,7 @@ class TestCleanBooks:
         assert verified.differences == []
         assert verified.checked["customers"] >= 2, "the house customer is one"
         events = UsageEvent.objects.filter(customer=payer.customer).count()
-        assert (events, verified.checked["events"]) == (10, UsageEvent.objects.count())
+        assert (events, verified.checked["events"]) == (12, UsageEvent.objects.count())
 
     def test_the_command_prints_what_it_checked(self) -> None:
         make_busy_payer()
@@ -246,6 +248,27 @@ TAMPERINGS = {
         "DELETE FROM metering_parkedevent WHERE customer_id = {c} AND resolved_at IS NULL",
         ["events of the id of evt_"],
     ),
+    "adjustment gone": (
+        "DELETE FROM metering_usageadjustment WHERE customer_id = {c}",
+        ["charge of tr_", "requests of hour", "charge of hour"],
+    ),
+    "adjustment of other figures": (
+        "UPDATE metering_usageadjustment SET old_charge = old_charge + 1 WHERE customer_id = {c}",
+        ["before adjustment 1", "charge of tr_", "charge of hour"],
+    ),
+    "adjustment of another event's quantities": (
+        "UPDATE metering_usageadjustment SET old_quantities = '{{\"input\": 7}}' WHERE customer_id = {c}",
+        ["that adjustment 1 goes on from", "input of hour"],
+    ),
+    "adjustment for nobody": (
+        "UPDATE metering_usageadjustment SET replaced_by = 1 WHERE customer_id = {c}",
+        ["events in the place of evt_"],
+    ),
+    "grant return": (
+        "UPDATE billing_grantreturn SET amount = amount * 1000 WHERE customer_id = {c}",
+        ["given back of what tr_", "left of gr_"],
+    ),
+    "grant return gone": ("DELETE FROM billing_grantreturn WHERE customer_id = {c}", ["left of gr_"]),
     "hour charge": ("UPDATE metering_usagehour SET charge = charge + 1 WHERE customer_id = {c}", ["charge of hour"]),
     "hour cost": ("UPDATE metering_usagehour SET cost = cost + 1 WHERE customer_id = {c}", ["cost of hour"]),
     "hour requests": (

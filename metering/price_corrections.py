@@ -1,0 +1,54 @@
+"""A price of the past that was wrong is corrected: another row of the same moments supersedes it.
+
+Whatever is rated from then on, late events and re-ratings included, is rated at the corrected price. What was charged
+before stays as it was until somebody rates it again.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+
+from metering.models import Price
+from metering.price_writing import OPERATOR, Written, record_change, take_lock
+from relayadmin.db import in_transaction
+from relayadmin.money import UNIT_PRICE_DECIMALS
+
+
+class CannotCorrect(ValueError):
+    """Why a price can't be corrected, as a sentence for the operator."""
+
+
+def correct_price(price_id: int, unit_price: Decimal, *, who: str, reason: str, at: datetime) -> Price:
+    """Let a price row have been another unit price (USD per its `per`) all its time; returns the row that holds now.
+
+    The row it supersedes stays, and is named by it. The same price again changes nothing. Raises CannotCorrect.
+    """
+    exponent = unit_price.as_tuple().exponent
+    if not unit_price.is_finite() or unit_price < 0 or (isinstance(exponent, int) and exponent < -UNIT_PRICE_DECIMALS):
+        raise CannotCorrect(f"a unit price is not below zero and has at most {UNIT_PRICE_DECIMALS} decimals")
+    if not reason.strip() or len(who) + len(reason) > 490:
+        raise CannotCorrect("say in at most 400 characters why the price was wrong")
+
+    def work() -> Price:
+        take_lock()
+        old = Price.with_superseded.filter(pk=price_id).first()
+        if old is None:
+            raise CannotCorrect(f"there is no price with the number {price_id}")
+        if old.superseded_at is not None:
+            if old.corrected_by.unit_price == unit_price:
+                return old.corrected_by
+            raise CannotCorrect(f"price {price_id} was corrected before; correct {old.corrected_by.pk} instead")
+        if old.unit_price == unit_price:
+            return old
+        Price.objects.filter(pk=old.pk).update(superseded_at=at)
+        new = _copy(old, unit_price, f"{who}: {reason}")
+        what = f"Corrected: price {old.pk}, {old.unit_price.normalize():f} → {unit_price.normalize():f}: {reason}"
+        record_change(who=who, source=OPERATOR, summary=what, written=Written(created=1))
+        return new
+
+    return in_transaction(work)
+
+
+def _copy(old: Price, unit_price: Decimal, why: str) -> Price:
+    own = {"id", "unit_price", "source", "derived", "created_at", "superseded_at", "corrects", "corrected_why"}
+    kept = {field.name: getattr(old, field.name) for field in Price._meta.concrete_fields if field.name not in own}
+    return Price.objects.create(**kept, unit_price=unit_price, source=OPERATOR, corrects=old, corrected_why=why)
