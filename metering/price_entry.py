@@ -1,4 +1,7 @@
-"""Prices that an operator enters: from now or later on, never in the past, in place of what holds until then."""
+"""Prices that an operator enters: from now or later on, in place of what holds until then.
+
+The past is open only where usage has waited for a price all the time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +15,7 @@ from metering.price_changes import Owner, Term
 from metering.price_checks import percent_change, second_look
 from metering.price_imports import limit_percent
 from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, take_lock
+from metering.rating import REQUEST
 from relayadmin.db import in_transaction
 
 
@@ -41,7 +45,7 @@ def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: boo
     def work() -> Written:
         take_lock()
         begins = term.effective_from or at
-        _check_moments(term, begins, at)
+        _check_moments(owner, term, begins, at)
         beside = _of_slot(owner, term)
         if any(row.effective_from == begins for row in beside):
             raise CannotEnter(
@@ -85,11 +89,21 @@ def withdraw(price_id: int, *, who: str, at: datetime) -> None:
     in_transaction(work)
 
 
-def _check_moments(term: Term, begins: datetime, at: datetime) -> None:
-    if begins < at:
+def _check_moments(owner: Owner, term: Term, begins: datetime, at: datetime) -> None:
+    if begins < at and _may_have_priced(owner, term):
         raise CannotEnter("effective_from", "It can't begin in the past: usage was priced without it.")
     if term.effective_until is not None and term.effective_until <= begins:
         raise CannotEnter("effective_until", "It must end after it begins.")
+
+
+def _may_have_priced(owner: Owner, term: Term) -> bool:
+    """Whether usage may have been priced without such a row.
+
+    Where the owner never had a price of the meter (of the variant, for its first row), such usage has always waited;
+    only the fee for a request is nothing that usage waits for.
+    """
+    rows = Price.objects.filter(channel_id=owner.channel_id, model_id=owner.model_id, variant=term.variant)
+    return term.meter == REQUEST or (rows if term.variant else rows.filter(meter=term.meter)).exists()
 
 
 def _until(beside: Sequence[Price], term: Term, begins: datetime) -> datetime | None:

@@ -29,7 +29,9 @@ class PriceForm(forms.Form):
     unit_price = AmountFormField(
         label="Unit price (USD)", max_length=40, help_text="Per million tokens or 1,000 calls."
     )
-    effective_from = MomentField(label="From (UTC)", help_text="Empty: now. Never in the past.")
+    effective_from = MomentField(
+        label="From (UTC)", help_text="Empty: now. In the past only where usage has always waited for such a price."
+    )
     effective_until = MomentField(label="Until (UTC)", help_text="Empty: until the next price that is announced.")
     is_confirmed = forms.BooleanField(
         label="I have looked twice",

@@ -62,6 +62,31 @@ def version() -> int:
     return pricing.current().version
 
 
+def test_a_first_price_may_reach_back_for_all_usage_has_waited_for_it(source: Source) -> None:
+    long_ago = NOW - timedelta(days=90)
+    assert enter(source, "1", long_ago, meter="video_output").created == 1
+    assert enter(source, "1.5", long_ago, variant="flex").created == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"meter": "output"},
+        {"meter": "input", "above_prompt_tokens": 200_000},
+        {"meter": "request", "per": 1_000},
+    ],
+)
+def test_a_price_that_usage_was_priced_without_does_not(source: Source, more: dict[str, Any]) -> None:
+    with pytest.raises(CannotEnter, match="can't begin in the past"):
+        enter(source, "1", NOW - timedelta(days=90), **more)
+
+
+def test_a_variant_s_second_meter_does_not_either(source: Source) -> None:
+    enter(source, "1.5", NOW - timedelta(days=90), variant="flex")
+    with pytest.raises(CannotEnter, match="can't begin in the past"):
+        enter(source, "7", NOW - timedelta(days=90), variant="flex", meter="output")
+
+
 def test_an_entered_price_holds_from_its_moment_and_what_held_ends_there(source: Source) -> None:
     before = version()
 
