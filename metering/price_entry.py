@@ -102,7 +102,11 @@ def _may_have_priced(owner: Owner, term: Term) -> bool:
     Where the owner never had a price of the meter (of the variant, for its first row), such usage has always waited;
     only the fee for a request is nothing that usage waits for.
     """
-    rows = Price.objects.filter(channel_id=owner.channel_id, model_id=owner.model_id, variant=term.variant)
+    rows = Price.objects.filter(
+        Q(channel_id=owner.channel_id) if owner.channel_id else Q(channel_id=None),
+        model_id=owner.model_id,
+        variant=term.variant,
+    )
     return term.meter == REQUEST or (rows if term.variant else rows.filter(meter=term.meter)).exists()
 
 
