@@ -100,13 +100,13 @@ def preview(scope: Scope) -> Outcome:
 
 
 def apply(scope: Scope, *, reason: str, actor: str, at: datetime) -> Outcome:
-    """Rate the scope again and put right what differs; goes on where an interrupted job of the same scope stopped.
+    """Rate the scope again and put right what differs; goes on with an interrupted job of the same scope.
 
-    Commits page by page. The outcome names the job, None if nothing differed.
+    It looks at everything again, for the book may have changed since; what was put right then differs no more. Commits
+    page by page. The outcome names the job, None if nothing differed.
     """
     outcome, known = Outcome(rerating=_unfinished(scope)), _PriceSets()
-    reached = 0 if outcome.rerating is None else outcome.rerating.reached_customer
-    for page in _pages(scope, after_customer=reached):
+    for page in _pages(scope, after_customer=0):
         found = [event for event, _ in _differing(page, scope, outcome, known)]
         if not found:
             continue

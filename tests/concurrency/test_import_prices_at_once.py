@@ -58,7 +58,7 @@ def test_of_two_imports_at_once_one_creates_and_the_other_finds_everything_there
 
 
 def test_without_the_lock_they_would_collide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(price_book, "_take_lock", lambda: None)
+    monkeypatch.setattr(price_book, "take_lock", lambda: None)
 
     results = import_twice_at_once(new_source())
 

@@ -26,8 +26,10 @@ def output_price() -> Price:
     return Price.objects.get(model__public_id=SONNET, kind="charge", meter="output", variant="")
 
 
-def correct(price: Price, unit_price: str = "20") -> Price:
-    return correct_price(price.pk, Decimal(unit_price), who="Ada", reason="a typing error", at=AT)
+def correct(price: Price, unit_price: str = "20", *, is_confirmed: bool = True) -> Price:
+    return correct_price(
+        price.pk, Decimal(unit_price), who="Ada", reason="a typing error", at=AT, is_confirmed=is_confirmed
+    )
 
 
 def test_the_wrong_row_stays_and_the_right_one_has_all_its_time() -> None:
@@ -49,7 +51,26 @@ def test_twice_the_same_is_once_and_another_price_is_refused() -> None:
     assert correct(new, "21").corrects == new
 
 
-@pytest.mark.parametrize("unit_price", ["-1", "0.0000000001", "NaN"])
+def test_a_corrected_price_that_was_corrected_again_is_not_taken_for_the_one_that_holds() -> None:
+    first = output_price()
+    second = correct(first)
+    third = correct(second, "15")
+    with pytest.raises(CannotCorrect, match=f"correct {third.pk} instead"):
+        correct(first, "20")
+    assert correct(first, "15") == third == output_price()
+
+
+@pytest.mark.parametrize("unit_price", ["0", "1.5", "150"])
+def test_what_needs_a_second_look_is_confirmed(unit_price: str) -> None:
+    price = output_price()
+    with pytest.raises(CannotCorrect, match="look again"):
+        correct(price, unit_price, is_confirmed=False)
+    assert output_price() == price
+    assert correct(price, unit_price).unit_price == Decimal(unit_price)
+    assert correct(output_price(), "15.01").unit_price == Decimal("15.01")
+
+
+@pytest.mark.parametrize("unit_price", ["-1", "0.0000000001", "NaN", "100000000000"])
 def test_what_is_no_price_is_refused(unit_price: str) -> None:
     with pytest.raises(CannotCorrect):
         correct(output_price(), unit_price)
@@ -95,7 +116,7 @@ def test_the_customer_sees_what_was_charged_at_first_and_what_counts() -> None:
 
 def test_the_command_answers_with_the_row_that_holds() -> None:
     old, out = output_price(), StringIO()
-    call_command("correct_price", str(old.pk), "20", "--reason", "a typing error", stdout=out)
+    call_command("correct_price", str(old.pk), "20", "--reason", "a typing error", "--confirm", stdout=out)
     new = output_price()
     assert msgspec.json.decode(out.getvalue()) == {
         "price": new.pk,

@@ -56,7 +56,8 @@ def test_there_is_something_to_see() -> None:
     made = set_up()
     customer = Customer.objects.get(public_id=made["customer"]["id"])
     events = UsageEvent.objects.filter(customer=customer)
-    assert 250 <= events.count() <= 350
+    # One or two of a day's three batches fall into its busy hours, by the hour at which the demo is made.
+    assert 200 <= events.count() <= 350
     assert len(set(events.values_list("model_id", flat=True))) == 3
     assert len(set(events.values_list("occurred_at__date", flat=True))) >= 14
     assert 30 < Wallet.objects.get(customer=customer).balance < 50

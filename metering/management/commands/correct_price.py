@@ -15,6 +15,7 @@ class Command(JsonCommand):
         parser.add_argument("price", type=int, help="the row's number, as the price book shows it")
         parser.add_argument("unit_price", help="USD per million tokens or thousand calls, as the row has it")
         parser.add_argument("--reason", required=True, help="why it was wrong")
+        parser.add_argument("--confirm", action="store_true", help="it is right, though it is free or far from before")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -24,6 +25,7 @@ class Command(JsonCommand):
                 who="command line",
                 reason=options["reason"],
                 at=datetime.now(UTC),
+                is_confirmed=options["confirm"],
             )
         except CannotCorrect as error:
             raise CommandError(f"It was not corrected: {error}.") from error
