@@ -1,7 +1,7 @@
 """Holds: money reserved before a request runs; each is settled, released or expired, exactly once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -79,16 +79,19 @@ def place(
         )
         row = cursor.fetchone()
     assert row is not None
-    return placed(row, customer_id=customer_id, request_id=request_id)
+    asked = PlacedHold("", amount, expires_at, details, is_new=True)
+    return placed(row, asked=asked, customer_id=customer_id, request_id=request_id)
 
 
-def placed(row: Sequence[Any], *, customer_id: int, request_id: str) -> PlacedHold:
-    """What a row of the database's function billing_place_hold says; raises what `place` raises."""
+def placed(row: Sequence[Any], *, asked: PlacedHold, customer_id: int, request_id: str) -> PlacedHold:
+    """What a row of the database's function billing_place_hold says, without an id yet in what was `asked` of it.
+
+    Raises what `place` raises.
+    """
     outcome, number, held, status, until, kept, available = row
     match outcome:
         case "placed":
-            details = msgspec.json.decode(kept)
-            return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, details, is_new=True)
+            return replace(asked, public_id=ids.hot_id("auth", customer_id, number))
         case "replayed" if status == Hold.Status.OPEN:
             first = msgspec.json.decode(kept)
             return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, first, is_new=False)

@@ -191,7 +191,8 @@ def authorize_remembered(request: Request, *, digests: _Digests, at: datetime) -
     if row[0] != caller.state:
         _remembered.pop(digests, None)
         return None
-    hold = holds.placed(row[13:], customer_id=terms.key.customer_id, request_id=request.request_id)
+    asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, is_new=True)
+    hold = holds.placed(row[13:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
     return _granted(request, terms, hold)
 
 
