@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from billing.verification import DIFFERENCES_MAX, Difference, Scope, fetch
+from billing.checks import DIFFERENCES_MAX, Difference, Scope, fetch
 from metering.meters import NAMES
 from metering.models import EventKey, PriceSet, UsageAdjustment, UsageEvent
 from relayadmin import ids

@@ -1,6 +1,6 @@
 """Is usage right? Events and adjustments against their transfers, hourly usage against invoices, by set-based SQL.
 
-As in billing.verification: each check is one statement about a run of customers on one snapshot.
+As in billing.checks: each check is one statement about a run of customers on one snapshot.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing.verification import Difference, Scope, differences, fetch
+from billing.checks import Difference, Scope, differences, fetch
 from metering.event_checks import ALL_ADJUSTMENTS, ALL_EVENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
 from metering.meters import NAMES
 from relayadmin.db import number_array, server_cursor

@@ -7,8 +7,8 @@ from datetime import datetime
 from django.db import transaction
 
 from billing import verification as ledger_checks
+from billing.checks import Difference, Scope, fetch, snapshot
 from billing.models import Customer
-from billing.verification import Difference, Scope, fetch, snapshot
 from metering import usage_checks
 
 _CUSTOMERS = 500

@@ -9,8 +9,9 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from billing import adjustments, credits, ledger
+from billing.checks import Scope
 from billing.models import Entry, Grant, GrantReturn, GrantUse, Transfer
-from billing.verification import Scope, check_ledger
+from billing.verification import check_ledger
 from tests.world import Payer, make_payer
 
 pytestmark = pytest.mark.django_db

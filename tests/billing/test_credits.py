@@ -10,8 +10,9 @@ import pytest
 from django.db import transaction
 
 from billing import credits, ledger
+from billing.checks import Scope
 from billing.models import Entry, Grant, GrantUse, Transfer
-from billing.verification import Scope, check_ledger
+from billing.verification import check_ledger
 from tests.world import Payer, make_payer
 
 pytestmark = pytest.mark.django_db

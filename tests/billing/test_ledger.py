@@ -9,8 +9,9 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from billing import credits, ledger
+from billing.checks import Scope
 from billing.models import Entry, Grant, Transfer, Wallet
-from billing.verification import Scope, check_ledger
+from billing.verification import check_ledger
 from metering.models import UsageEvent, UsageHour
 from tests.world import EXAMPLE_CHARGE, Payer, Relay, make_event, make_payer
 

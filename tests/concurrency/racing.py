@@ -11,8 +11,9 @@ import psycopg
 from django.db import connection
 
 from billing import ledger
+from billing.checks import Scope
 from billing.models import Customer, Wallet
-from billing.verification import Scope, check_ledger
+from billing.verification import check_ledger
 from metering.usage_checks import check_usage
 
 T = TypeVar("T")

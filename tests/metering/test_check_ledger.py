@@ -12,8 +12,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from billing import credits, holds
+from billing.checks import snapshot
 from billing.models import Customer, VerifiedWallet, Wallet
-from billing.verification import snapshot
 from metering import parking, pricing, statements
 from metering.models import CustomerPlan, Model, ModelAlias, Plan, UsageEvent, VerifiedUsage
 from metering.verification import Verified, verify_books

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import pytest
 from django.db import connection
 
+from billing.checks import Scope
 from billing.models import Invoice
-from billing.verification import Scope
 from metering import parking, pricing, statements
 from metering.models import (
     Channel,
