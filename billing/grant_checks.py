@@ -1,6 +1,6 @@
 """Is the credit right? What is left of grants against balances, their uses, and what adjustments gave back of these."""
 
-from billing.checks import HERE, SINCE
+from billing.checks import HERE, SINCE, rows_after
 
 _CREDIT = f"""{SINCE}
 SELECT s.customer_id, 'credit left on grants', NULL::bigint, true, greatest(s.balance, 0), coalesce(g.remaining, 0)
@@ -39,21 +39,60 @@ FROM since s LEFT JOIN (
 ) u ON u.customer_id = s.customer_id
 WHERE s.used + coalesce(u.used, 0) <> coalesce(g.used, 0) ORDER BY s.customer_id"""
 
-_RETURNS = f"""
-SELECT customer_id, 'given back of what {{tr}} had used of grant ' || r.grant_id || ', at most', r.used_by_id, true,
+
+def _returns_sql(*, full: bool) -> str:
+    """What came back of each use against the use, over all time if any of it is to be checked."""
+    new = f"""JOIN (
+        SELECT DISTINCT e.customer_id, e.used_by_id, e.grant_id
+        FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=False)}
+    ) n USING (customer_id, used_by_id, grant_id)"""
+    return f"""{SINCE}
+SELECT r.customer_id, 'given back of what {{tr}} had used of grant ' || r.grant_id || ', at most', r.used_by_id, true,
        coalesce(u.amount, 0), r.amount
 FROM (
-    SELECT customer_id, used_by_id, grant_id, sum(amount) AS amount FROM billing_grantreturn
+    SELECT customer_id, used_by_id, grant_id, sum(amount) AS amount
+    FROM billing_grantreturn {"" if full else new}
     WHERE customer_id {HERE} GROUP BY customer_id, used_by_id, grant_id
-) r LEFT JOIN (
-    SELECT customer_id, transfer_id AS used_by_id, grant_id, amount FROM billing_grantuse WHERE customer_id {HERE}
-) u USING (customer_id, used_by_id, grant_id)
-WHERE r.amount > coalesce(u.amount, 0) ORDER BY customer_id, r.used_by_id"""
+) r LEFT JOIN billing_grantuse u
+    ON u.customer_id = r.customer_id AND u.transfer_id = r.used_by_id AND u.grant_id = r.grant_id
+WHERE r.amount > coalesce(u.amount, 0) ORDER BY r.customer_id, r.used_by_id"""
 
-_ONLY_FULL = (_USES, _RETURNS)
-_ONLY_SINCE = (_USES_SINCE,)
+
+def _accounts_sql(*, full: bool) -> str:
+    """What went back to grants of each kind against the accounts of the adjustment that gave it back.
+
+    Its wallet entry says how much of it has cured debt, which is revenue that no grant had paid.
+    """
+    return f"""{SINCE}, adjusted AS (
+    SELECT t.customer_id, t.id, a.amount, least(a.amount, greatest(a.amount - a.balance_after, 0)) AS cured,
+           a.promotional, a.revenue
+    FROM (
+        SELECT e.customer_id, e.id
+        FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)} AND e.kind = 'adjustment'
+    ) t CROSS JOIN LATERAL (
+        SELECT sum(amount) FILTER (WHERE account = 'wallet') AS amount, sum(balance_after) AS balance_after,
+               coalesce(-sum(amount) FILTER (WHERE account = 'promotional_usage'), 0) AS promotional,
+               coalesce(-sum(amount) FILTER (WHERE account = 'revenue'), 0) AS revenue
+        FROM billing_entry e WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16
+    ) a
+    WHERE a.amount > 0
+), returned AS (
+    SELECT r.customer_id, r.id, coalesce(sum(r.amount) FILTER (WHERE g.kind <> 'paid'), 0) AS promotional,
+           coalesce(sum(r.amount) FILTER (WHERE g.kind = 'paid'), 0) AS paid
+    FROM (
+        SELECT e.customer_id, e.transfer_id AS id, e.grant_id, e.amount
+        FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=full)}
+    ) r LEFT JOIN billing_grant g ON g.customer_id = r.customer_id AND g.id = r.grant_id
+    GROUP BY r.customer_id, r.id
+)
+SELECT customer_id, d.what, id, true, d.expected, d.found
+FROM adjusted a FULL JOIN returned r USING (customer_id, id) CROSS JOIN LATERAL (VALUES
+    ('given back to promotional grants by {{tr}}', coalesce(a.promotional, 0), coalesce(r.promotional, 0)),
+    ('given back to paid grants by {{tr}}', coalesce(a.revenue - a.cured, 0), coalesce(r.paid, 0))
+) d (what, expected, found)
+WHERE d.expected <> d.found ORDER BY customer_id, id"""
 
 
 def grant_checks(*, full: bool) -> tuple[str, ...]:
     """The statements to run, for billing.checks.differences."""
-    return (_CREDIT, *(_ONLY_FULL if full else _ONLY_SINCE))
+    return (_CREDIT, _USES if full else _USES_SINCE, _returns_sql(full=full), _accounts_sql(full=full))

@@ -114,6 +114,11 @@ class TestCleanBooks:
         ]
 
 
+BOOKED_OTHERWISE = (
+    "UPDATE billing_entry e SET account = 'promotional_usage' FROM billing_grantreturn r WHERE e.customer_id = {c}"
+    " AND r.customer_id = e.customer_id AND e.transfer_id = r.transfer_id AND e.account = 'revenue'"
+)
+
 # (what is changed behind the ledger's back, {c} being the customer, and the beginnings of what must be found)
 TAMPERINGS = {
     "wallet balance": ("UPDATE billing_wallet SET balance = balance + 1 WHERE customer_id = {c}", ["wallet balance"]),
@@ -268,7 +273,19 @@ TAMPERINGS = {
         "UPDATE billing_grantreturn SET amount = amount * 1000 WHERE customer_id = {c}",
         ["given back of what tr_", "left of gr_"],
     ),
-    "grant return gone": ("DELETE FROM billing_grantreturn WHERE customer_id = {c}", ["left of gr_"]),
+    "grant return gone": (
+        "DELETE FROM billing_grantreturn WHERE customer_id = {c}",
+        ["left of gr_", "back to paid grants by tr_"],
+    ),
+    "grant return by a transfer that gave nothing back": (
+        "UPDATE billing_grantreturn SET transfer_id = used_by_id WHERE customer_id = {c}",
+        ["back to paid grants by tr_"],
+    ),
+    "grant of another kind than what came back to it": (
+        "UPDATE billing_grant SET kind = 'promotional' WHERE customer_id = {c} AND kind = 'paid'",
+        ["back to promotional grants by tr_", "back to paid grants by tr_"],
+    ),
+    "money back booked on the other account": (BOOKED_OTHERWISE, ["back to promotional grants", "back to paid grants"]),
     "hour charge": ("UPDATE metering_usagehour SET charge = charge + 1 WHERE customer_id = {c}", ["charge of hour"]),
     "hour cost": ("UPDATE metering_usagehour SET cost = cost + 1 WHERE customer_id = {c}", ["cost of hour"]),
     "hour requests": (
@@ -397,6 +414,26 @@ class TestIncremental:
         relay.report(make_event(payer))
         event = UsageEvent.objects.filter(customer=payer.customer).order_by("-id")[0]
         tamper(sql.replace("{t}", str(event.transfer_id)), payer)
+        found = differences(full=False)
+        assert any(expected in what for what in found), found
+
+    @pytest.mark.parametrize(
+        ("sql", "expected"),
+        [
+            ("UPDATE billing_grantreturn SET amount = amount * 2 WHERE customer_id = {c}", "given back of what tr_"),
+            ("DELETE FROM billing_grantuse WHERE customer_id = {c}", "given back of what tr_"),
+            ("DELETE FROM billing_grantreturn WHERE customer_id = {c}", "back to paid grants by tr_"),
+            (BOOKED_OTHERWISE, "back to promotional grants by tr_"),
+        ],
+    )
+    def test_what_adjustments_have_given_back_since_is_checked(self, sql: str, expected: str) -> None:
+        payer, relay = make_payer(credit="0"), Relay()
+        give(payer, "10.00", "paid")
+        estimate = make_event(payer, estimated=True)
+        relay.report(estimate)
+        assert verify_books(full=False, at=now()).ok
+        relay.report(make_event(payer, replaces=estimate["id"]))
+        tamper(sql, payer)
         found = differences(full=False)
         assert any(expected in what for what in found), found
 
