@@ -1,8 +1,9 @@
 """Importing the price book: models, their names, and effective-dated price rows, from a price source.
 
 What the book does not have yet, a model or a channel that sells one, is taken in at once and from the beginning of
-time. A price it has changes only with approval (`price_imports`, or `approve` at once), and only from that moment on;
-rows of the past are never touched, and neither are prices that an operator has entered.
+time. A price it has changes only with approval (`price_imports`, or `approve` at once), and only from that moment on; a
+first price of a meter or a variant waits for approval too, and then reaches back to the usage that waits for it. Rows
+of the past are never touched, and neither are prices that an operator has entered.
 """
 
 from collections import defaultdict

@@ -1,13 +1,16 @@
 """What a price source would change in the book from a moment on. Pure.
 
 Prices are compared as they stand from that moment on: what is over, or was settled under another price before, is
-nobody's business any more. How a price was derived is remembered but is no difference.
+nobody's business any more. How a price was derived is remembered but is no difference. Only a first price reaches
+back, to usage that nothing priced (`was_waited_for`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
 from decimal import Decimal
+
+from metering.rating import REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Term:
         begun = self.effective_from is None or self.effective_from <= at
         return begun and (self.effective_until is None or at < self.effective_until)
 
+    def overlaps(self, begin: datetime | None, end: datetime | None) -> bool:
+        """Whether it is in force at any moment from `begin` to before `end`, the time of the day aside."""
+        begun = end is None or self.effective_from is None or self.effective_from < end
+        return begun and (begin is None or self.effective_until is None or begin < self.effective_until)
+
     @property
     def slot(self) -> tuple[str, str, int, time | None]:
         """What a price that changes has in common with the one before it."""
@@ -66,13 +74,15 @@ class Difference:
     """One price that the source has otherwise.
 
     `old` is what holds where `new` begins, None where nothing does; `new` is None where the source has no price any
-    more. A `new` without a beginning begins when it is approved. `ends` are ids of rows that end then.
+    more. A `new` without a beginning begins when it is approved, unless it `is_first`: then it holds all its own time,
+    from the beginning. `ends` are ids of rows that end where it is approved.
     """
 
     owner: Owner
     old: Held | None
     new: Term | None
     ends: tuple[int, ...]
+    is_first: bool = False
 
 
 @dataclass(slots=True)
@@ -103,15 +113,34 @@ def compare(
 
 
 def approved(differences: Iterable[Difference], at: datetime) -> tuple[list[tuple[Owner, Term]], list[int]]:
-    """Rows to create, none of them before `at`, and ids of rows to end there."""
+    """Rows to create, none but first prices before `at`, and ids of rows to end there."""
     create: list[tuple[Owner, Term]] = []
     end: list[int] = []
     for difference in differences:
         end += difference.ends
+        if difference.new is not None and difference.is_first:
+            create.append((difference.owner, difference.new))
+            continue
         rest = None if difference.new is None else difference.new.remaining(at)
         if rest is not None:
             create.append((difference.owner, replace(rest, effective_from=rest.effective_from or at)))
     return create, end
+
+
+def was_waited_for(term: Term, held: Iterable[Term], *, until: datetime | None = None) -> bool:
+    """Whether all usage that a price would rate in its time (before `until`) waits for it, so that it may reach back.
+
+    `held` are all rows that its owner ever had. Usage of a variant waits until the variant has a row of any meter: the
+    standard prices stand in for the others. Standard usage of a meter waits until that meter has one, a derived one
+    too. The fee for a request is nothing that usage waits for.
+    """
+    end = min((moment for moment in (term.effective_until, until) if moment is not None), default=None)
+    return term.meter != REQUEST and not any(
+        other.variant == term.variant
+        and (term.variant or other.meter == term.meter)
+        and other.overlaps(term.effective_from, end)
+        for other in held
+    )
 
 
 def _compare_owner(
@@ -120,32 +149,39 @@ def _compare_owner(
     in_force = [(row, rest) for row in held if (rest := row.term.remaining(at)) is not None]
     by_hand = {(rest.variant, rest.meter) for row, rest in in_force if not row.is_ours}
     unmatched = {rest: row for row, rest in in_force if row.is_ours and (rest.variant, rest.meter) not in by_hand}
-    new: list[Term] = []
+    ever_held = [row.term for row in held]
+    new: list[tuple[Term, bool]] = []
     for term in terms:
         rest = term.remaining(at)
-        if rest is None or (rest.variant, rest.meter) in by_hand or unmatched.pop(rest, None) is not None:
+        if (term.variant, term.meter) in by_hand:
+            changes.unchanged += 1
+        elif was_waited_for(term, ever_held):
+            new.append((term, True))
+        elif rest is None or unmatched.pop(rest, None) is not None:
             changes.unchanged += 1
         else:
-            new.append(rest)
+            new.append((rest, False))
     changes.differences += _differences(owner, new, list(unmatched.items()), in_force, at)
 
 
 def _differences(
     owner: Owner,
-    new: Sequence[Term],
+    new: Sequence[tuple[Term, bool]],
     unmatched: Sequence[tuple[Term, Held]],
     in_force: Sequence[tuple[Held, Term]],
     at: datetime,
 ) -> Iterator[Difference]:
-    """One for each new term, the first of a slot ending the old rows there, and one for each that has no successor."""
+    """One for each new (term, is it a first price), the first of a slot ending the old rows there, and one for each row
+    that has no successor.
+    """
     ending: dict[object, list[int]] = {}
     for rest, row in unmatched:
         ending.setdefault(rest.slot, []).append(row.id)
-    for term in new:
+    for term, is_first in new:
         begins = term.effective_from or at
         beside = (row for row, rest in in_force if rest.slot == term.slot and row.term.holds(begins))
-        yield Difference(owner, next(beside, None), term, tuple(ending.pop(term.slot, ())))
-    replaced = {term.slot for term in new}
+        yield Difference(owner, next(beside, None), term, tuple(ending.pop(term.slot, ())), is_first)
+    replaced = {term.slot for term, _ in new}
     for rest, row in unmatched:
         if rest.slot not in replaced:
             yield Difference(owner, row, None, (row.id,))

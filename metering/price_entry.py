@@ -1,6 +1,6 @@
 """Prices that an operator enters: from now or later on, in place of what holds until then.
 
-The past is open only where usage has waited for a price all the time.
+The past is open only where usage has waited for a price all the time, as it is to an import.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,10 @@ from decimal import Decimal
 from django.db.models import Q
 
 from metering.models import Channel, Model, Price
-from metering.price_changes import Owner, Term
+from metering.price_changes import Owner, Term, was_waited_for
 from metering.price_checks import percent_change, second_look
 from metering.price_imports import limit_percent
 from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, take_lock
-from metering.rating import REQUEST
 from relayadmin.db import in_transaction
 
 
@@ -45,8 +44,10 @@ def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: boo
     def work() -> Written:
         take_lock()
         begins = term.effective_from or at
-        _check_moments(owner, term, begins, at)
-        beside = _of_slot(owner, term)
+        rows = _of_owner(owner)
+        beside = _of_slot(rows, term)
+        until = _until(beside, term, begins)
+        _check_moments(replace(term, effective_from=begins), until, rows, at)
         if any(row.effective_from == begins for row in beside):
             raise CannotEnter(
                 "effective_from", "Another price begins at that very moment. Withdraw it, or choose another."
@@ -57,7 +58,6 @@ def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: boo
                 "is_confirmed", f"Look again: {_difference(look, term)} {look.why}. Tick this if it is right."
             )
         ended, _ = end_rows([row.pk for row in beside if _holds(row, begins)], begins)
-        until = _until(beside, term, begins)
         created = create_rows([(owner, replace(term, effective_from=begins, effective_until=until))], source=OPERATOR)
         written = Written(created, ended)
         record_change(who=who, source=OPERATOR, summary=_sentence(owner, term, begins, look), written=written)
@@ -77,7 +77,7 @@ def withdraw(price_id: int, *, who: str, at: datetime) -> None:
         owner = Owner(row.channel_id, row.model_id)
         term = _term(row)
         row.delete()
-        before = [other for other in _of_slot(owner, term) if other.effective_until == row.effective_from]
+        before = [other for other in _of_slot(_of_owner(owner), term) if other.effective_until == row.effective_from]
         resumed = Price.objects.filter(pk__in=[other.pk for other in before]).update(
             effective_until=row.effective_until
         )
@@ -89,25 +89,16 @@ def withdraw(price_id: int, *, who: str, at: datetime) -> None:
     in_transaction(work)
 
 
-def _check_moments(owner: Owner, term: Term, begins: datetime, at: datetime) -> None:
-    if begins < at and _may_have_priced(owner, term):
-        raise CannotEnter("effective_from", "It can't begin in the past: usage was priced without it.")
+def _check_moments(term: Term, until: datetime | None, rows: Sequence[Price], at: datetime) -> None:
+    """A term that holds from its moment `until` the next one beside the owner's `rows`. Raises CannotEnter."""
+    begins = term.effective_from
+    assert begins is not None
     if term.effective_until is not None and term.effective_until <= begins:
         raise CannotEnter("effective_until", "It must end after it begins.")
-
-
-def _may_have_priced(owner: Owner, term: Term) -> bool:
-    """Whether usage may have been priced without such a row.
-
-    Where the owner never had a price of the meter (of the variant, for its first row), such usage has always waited;
-    only the fee for a request is nothing that usage waits for.
-    """
-    rows = Price.objects.filter(
-        Q(channel_id=owner.channel_id) if owner.channel_id else Q(channel_id=None),
-        model_id=owner.model_id,
-        variant=term.variant,
-    )
-    return term.meter == REQUEST or (rows if term.variant else rows.filter(meter=term.meter)).exists()
+    if begins < at:
+        alone = replace(term, effective_until=until)
+        if not was_waited_for(alone, [_term(row) for row in rows], until=at):
+            raise CannotEnter("effective_from", "It can't begin in the past: usage was priced without it.")
 
 
 def _until(beside: Sequence[Price], term: Term, begins: datetime) -> datetime | None:
@@ -123,19 +114,15 @@ def _look(beside: Sequence[Price], term: Term, begins: datetime) -> Look:
     return Look(old, percent_change(old, term.unit_price), why)
 
 
-def _of_slot(owner: Owner, term: Term) -> list[Price]:
+def _of_owner(owner: Owner) -> list[Price]:
+    """All rows that a channel, or the list, has for a model."""
+    whose = Q(channel_id=owner.channel_id) if owner.channel_id else Q(channel_id=None)
+    return list(Price.objects.filter(whose, model_id=owner.model_id))
+
+
+def _of_slot(rows: Sequence[Price], term: Term) -> list[Price]:
     """The rows of the same price at all times."""
-    variant, meter, above, daily_from = term.slot
-    return list(
-        Price.objects.filter(
-            Q(channel_id=owner.channel_id) if owner.channel_id else Q(channel_id=None),
-            model_id=owner.model_id,
-            variant=variant,
-            meter=meter,
-            above_prompt_tokens=above,
-            daily_from=daily_from,
-        )
-    )
+    return [row for row in rows if _term(row).slot == term.slot]
 
 
 def _holds(row: Price, at: datetime) -> bool:

@@ -90,7 +90,7 @@ def undecided(price_import: PriceImport) -> int:
 
 
 def approve(import_id: int, *, who: str, at: datetime) -> Written:
-    """Put what was shown into force at `at`, announced prices at their own moments. Raises CannotDecide."""
+    """Put what was shown into force at `at`, announced and first prices at their own moments. Raises CannotDecide."""
 
     def work() -> Written:
         take_lock()
@@ -180,6 +180,7 @@ def _line(difference: Difference, limit: Decimal) -> PriceImportLine:
         effective_until=term.effective_until if difference.new else None,
         derived=term.derived,
         ends=list(difference.ends),
+        is_first=difference.is_first,
         second_look=_why(difference, limit),
     )
 
@@ -199,7 +200,7 @@ def _difference(line: PriceImportLine) -> Difference:
         derived=line.derived,
     )
     new = None if line.unit_price is None else term
-    return Difference(Owner(line.channel_id, line.model_id), None, new, tuple(line.ends))
+    return Difference(Owner(line.channel_id, line.model_id), None, new, tuple(line.ends), line.is_first)
 
 
 def _lines_digest(lines: Iterable[PriceImportLine]) -> str:

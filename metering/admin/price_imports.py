@@ -47,7 +47,10 @@ def percent_text(percent: Decimal | None) -> str:
 
 
 def moment_text(line: PriceImportLine) -> str:
-    return html.moment(line.effective_from) if line.effective_from else "approval"
+    """From when on it holds; a first price may have begun."""
+    if line.effective_from:
+        return html.moment(line.effective_from)
+    return "always" if line.is_first else "approval"
 
 
 @admin.register(PriceImport)
@@ -122,7 +125,7 @@ class PriceImportAdmin(WorkAdmin):
         question = Question(
             title="Approve this import",
             text="The prices that it shows hold from now on, announced ones from their own day. Usage until now keeps"
-            " its prices. Lines left out change nothing.",
+            " its prices; usage that waits for a first price gets it. Lines left out change nothing.",
             button="Approve",
             back=html.object_url(PriceImport, object_id),
             is_dangerous=False,
@@ -271,7 +274,7 @@ class PriceImportLineAdmin(WorkAdmin):
         ("model", "sold"),
         ("measured", "per"),
         ("old_amount", "new_amount", "change"),
-        ("begins", "effective_until"),
+        ("begins", "effective_until", "is_first"),
         ("daily_from", "daily_until"),
         ("old_row", "derived"),
         "second_look",

@@ -93,10 +93,16 @@ class PriceImportLine(models.Model):
         max_digits=20, decimal_places=9, null=True, help_text="USD per million or thousand; empty: the price ends."
     )
     percent: Any = models.DecimalField(max_digits=30, decimal_places=1, null=True)
-    effective_from = models.DateTimeField(null=True, help_text="Empty: from the approval on.")
+    effective_from = models.DateTimeField(null=True, help_text="Empty: from the approval on; a first price: always.")
     effective_until = models.DateTimeField(null=True)
     derived = models.CharField(max_length=60, blank=True)
     ends: Any = models.JSONField(default=list, help_text="Price rows that end where it begins.")
+    is_first = models.BooleanField(
+        "first price",
+        default=False,
+        db_default=False,
+        help_text="Nothing has priced such usage: it reaches back to what waits for it.",
+    )
     second_look = models.CharField(max_length=200, blank=True, help_text="Why it is confirmed by itself.")
     decision = models.CharField(max_length=9, choices=Decision.choices, blank=True)
     decided_at = models.DateTimeField(null=True)

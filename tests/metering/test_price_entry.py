@@ -87,6 +87,16 @@ def test_a_variant_s_second_meter_does_not_either(source: Source) -> None:
         enter(source, "7", NOW - timedelta(days=90), variant="flex", meter="output")
 
 
+def test_a_price_entered_for_now_leaves_the_time_before_it_open(source: Source) -> None:
+    long_ago = NOW - timedelta(days=90)
+    enter(source, "2", None, meter="video_output")
+
+    enter(source, "1", long_ago, meter="video_output")
+
+    rows = [line[2:] for line in source.stored() if line[0] == "video_output"]
+    assert rows == [("1", long_ago, NOW), ("2", NOW, None)]
+
+
 def test_an_entered_price_holds_from_its_moment_and_what_held_ends_there(source: Source) -> None:
     before = version()
 

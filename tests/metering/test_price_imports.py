@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from metering import price_imports, pricing
-from metering.models import Price, PriceBookChange, PriceBookSettings, PriceImport, PriceImportLine
+from metering import parking, price_imports, pricing, rerating
+from metering.models import Price, PriceBookChange, PriceBookSettings, PriceImport, PriceImportLine, UsageEvent
 from metering.price_checks import percent_change, second_look
 from metering.price_imports import CannotDecide
 from tests.operator import log_in, make_staff, page, text_of
 from tests.price_source import NOW, Source, new_source, plain, row
-from tests.world import SONNET
+from tests.world import SONNET, Relay, make_event, make_payer
 
 LATER = NOW + timedelta(days=1)
 APPROVAL = NOW + timedelta(days=2)
@@ -136,7 +136,7 @@ def test_approval_applies_what_was_shown_from_its_own_moment_on(source: Source) 
         ("input", 0, "3", None, APPROVAL),
         ("input", 0, "3.3", APPROVAL, None),
         ("output", 0, "15", None, None),
-        ("web_search", 0, "10", APPROVAL, None),
+        ("web_search", 0, "10", None, None),
     }
     assert version() == before + 1
     told = PriceBookChange.objects.get(version=before + 1)
@@ -187,6 +187,74 @@ def test_what_is_decided_is_decided(source: Source) -> None:
         decide(pending, LEFT_OUT)
     assert version() == before
     assert change(source, *source.rows, at=APPROVAL) != pending, "the next import shows it again"
+
+
+# --- first prices
+
+
+def test_a_first_price_of_a_kind_of_request_reaches_back_to_the_usage_that_waits_for_it(source: Source) -> None:
+    payer, relay = make_payer(), Relay()
+    moment = {"model": source.public_id, "occurred_at": (NOW - timedelta(days=30)).isoformat()}
+    tokens = {"input_tokens": 1_000_000, "output_tokens": 0}
+    relay.report(make_event(payer, usage=tokens, **moment))
+    waits = make_event(payer, usage={**tokens, "service_tier": "batch"}, **moment)
+    assert relay.report(waits).body["parked"] == 1
+    pending = change(source, *source.rows, row(price="1.5", variant="batch"))
+    assert set(pending.lines.values_list("is_first", flat=True)) == {True}
+
+    approve(pending)
+
+    assert parking.sweep(at=APPROVAL).settled == 1
+    charges = UsageEvent.objects.filter(customer=payer.customer).order_by("pk").values_list("charge", flat=True)
+    assert [plain(charge) for charge in charges] == ["3", "1.5"]
+    scope = rerating.Scope(NOW - timedelta(days=60), APPROVAL, customer_id=payer.customer.pk)
+    assert rerating.preview(scope).customers == {}, "no charge is another"
+    assert source.bring_in(at=APPROVAL) == (0, 6, 0)
+
+
+def test_first_prices_hold_in_their_own_time_also_where_that_is_over(source: Source) -> None:
+    rise, end = date(2026, 6, 1), date(2026, 9, 1)
+    early = row(price="1", variant="batch", effective_until=rise)
+    late = row(price="1.5", variant="batch", effective_from=rise, effective_until=end)
+
+    approve(change(source, *source.rows, early, late))
+
+    batches = Price.objects.filter(model__public_id=source.public_id, kind="charge", variant="batch")
+    first, last = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)
+    assert list(batches.order_by("unit_price").values_list("effective_from", "effective_until")) == [
+        (None, first),
+        (first, last),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        (row("cache_read", "3", derived="input price"), row("cache_read", "2.9")),
+        (row(price="1.5", variant="batch", derived="half of the standard price"), row("output", "7", variant="batch")),
+        (row(price="6", above=200_000), row("input", "7", above=400_000)),
+        (row("output", "15"), row("request", "1")),
+    ],
+    ids=["a derived price", "the standard price in a variant", "another tier", "no fee"],
+)
+def test_a_price_in_whose_place_another_row_has_rated_begins_at_its_approval(before: Any, later: Any) -> None:
+    source = new_source()
+    source.rows = (row(), before)
+    source.bring_in()
+    kept = (row(),) if before.meter == later.meter == "cache_read" else (row(), before)
+
+    approve(change(source, *kept, later))
+
+    begun = Price.objects.filter(model__public_id=source.public_id, kind="charge", effective_from=APPROVAL)
+    assert [(one.meter, plain(one.unit_price)) for one in begun] == [(later.meter, plain(later.unit_price))]
+
+
+def test_a_price_announced_first_holds_from_its_day_however_late_it_is_approved(source: Source) -> None:
+    pending = change(source, *source.rows, row(price="1.5", variant="flex", effective_from=date(2026, 12, 24)))
+
+    approve(pending, at=datetime(2026, 12, 26, tzinfo=UTC))
+
+    assert Price.objects.filter(variant="flex", effective_from=datetime(2026, 12, 24, tzinfo=UTC)).count() == 2
 
 
 # --- second looks
@@ -301,6 +369,15 @@ def test_an_operator_sees_confirms_and_approves_in_the_admin(operator: Client, s
     assert "9" in {line[2] for line in source.stored()}
     assert "approved: 2 lines, 0 left out" in text_of(operator.get(page(PriceBookChange, "changelist")))
     assert "is approved already" in text_of(operator.post(approval, follow=True))
+
+
+def test_an_operator_sees_that_a_first_price_holds_always_and_a_changed_one_from_the_approval(
+    operator: Client, source: Source
+) -> None:
+    pending = change(source, row(price="3.1"), row("output", "15"), row("web_search", "10"), at=datetime.now(UTC))
+    shown = text_of(operator.get(page(PriceImport, "change", pending.pk)))
+    assert "3.000000 3.100000 +3.3 % approval" in shown
+    assert "10.000000 – always" in shown
 
 
 def test_an_operator_rejects_an_import_and_leaves_lines_out(operator: Client, source: Source) -> None:
