@@ -9,7 +9,7 @@ price output tokens apart that our one output meter would hide: models that have
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import Enum
 from itertools import pairwise
 
@@ -48,6 +48,12 @@ CLAUDE_MULTIPLES = {
 BATCH = "batch"
 BATCH_MULTIPLE = Decimal("0.5")
 HALF_PRICE = "half of the standard price"
+# Kinds of request that cost a share of the standard price for long prompts too, and so have its tiers. OpenAI's model
+# pages: above the mark 2 × input and 1.5 × output “for standard, batch, and flex”. Its page of priority (fast) leaves
+# long prompts out, so a flat price there stays as it is.
+IN_PROPORTION = frozenset({BATCH, "flex"})
+TIER_IN_PROPORTION = "tier in proportion to the standard"
+_RATIO = Context(prec=60, rounding=ROUND_HALF_EVEN)
 INPUT_PRICE = "input price"
 WRITE_PRICE = "cache write price"
 READ_PRICE = "cache read price"
@@ -147,8 +153,9 @@ def _segment_rows(part: Segment, prices: "Mapping[str, _MeterPrice]", variant: s
 
 def _variant_rows(part: Segment, variants: Sequence[SourceVariant], family: Family) -> Iterator[Row]:
     """What requests of one variant pay apart from the standard in one stretch: its own prices, and what derives from
-    them. Its tiers take the place of the standard's.
+    them. Its tiers take the place of the standard's; where it has none, those of a share follow the standard's.
     """
+    name = variants[0].name
     for piece in _pieces(part, variants):
         own: dict[str, Tiers] = {}
         for variant in variants:
@@ -164,7 +171,22 @@ def _variant_rows(part: Segment, variants: Sequence[SourceVariant], family: Fami
                 for meter, how in special.items()
                 if meter in given or meter not in standard or how.tiers != standard[meter].tiers
             }
-            yield from _segment_rows(piece, apart, variants[0].name)
+            yield from _segment_rows(piece, apart, name)
+            if name in IN_PROPORTION:
+                tiers = {meter: _in_proportion(how.tiers, standard.get(meter)) for meter, how in apart.items()}
+                yield from _segment_rows(piece, tiers, name)
+
+
+def _in_proportion(own: Tiers, standard: _MeterPrice | None) -> _MeterPrice:
+    """The standard's tiers at the share of it that a flat price is; none for a price with tiers of its own."""
+    base = standard.tiers[0][1] if standard is not None else None
+    if standard is None or not base or len(own) > 1:
+        return _MeterPrice(())
+    price = own[0][1]
+    return _MeterPrice(
+        tuple((above, _RATIO.divide(_RATIO.multiply(tier, price), base)) for above, tier in standard.tiers[1:]),
+        TIER_IN_PROPORTION,
+    )
 
 
 def _pieces(part: Segment, variants: Sequence[SourceVariant]) -> Iterator[Segment]:

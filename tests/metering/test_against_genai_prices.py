@@ -10,7 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -38,6 +38,8 @@ KNOWN = {
     " input price; the book follows Anthropic's multiples of the input price.",
     "lifetimes claude lacks": "Claude has no cache writes of 30 minutes and 12 hours. The book has the input price, for"
     " completeness; genai-prices takes the plain write price.",
+    "tiers in proportion": "Where the standard price is another for long prompts, a flat batch or flex price is in"
+    " proportion to it, as OpenAI's model pages say; genai-prices takes the flat price.",
     "nine decimals": "A unit price has at most 9 decimals in the book; a few of genai-prices' quotients have more.",
     "parked: no such kind": "A kind of request (batch, flex, priority, fast) that has no price of its own is parked;"
     " genai-prices takes the standard price.",
@@ -195,10 +197,16 @@ class Case:
         """Unit → price that genai-prices takes for such a request."""
         return vars(self.pair.info.get_prices(self.at, {} if self.pair.is_makers else self.context))
 
+    def _their_value(self, meter: str) -> Any:
+        prices = self.their_prices
+        return next((prices[unit] for unit in CHAINS[meter] if prices.get(unit) is not None), Decimal(0))
+
+    def their_prices_have_tiers(self, meter: str) -> bool:
+        return hasattr(self._their_value(meter), "tiers")
+
     def their_price(self, meter: str) -> Decimal:
         """The unit price that genai-prices counts a meter's tokens under; 0 if it has none."""
-        prices = self.their_prices
-        value = next((prices[unit] for unit in CHAINS[meter] if prices.get(unit) is not None), Decimal(0))
+        value = self._their_value(meter)
         reached = [tier.price for tier in getattr(value, "tiers", ()) if self.prompt_tokens > tier.start]
         return reached[-1] if reached else getattr(value, "base", value)
 
@@ -248,9 +256,24 @@ def instead(case: Case, meter: str, table: PriceTable) -> tuple[str, Decimal] | 
             return "lifetimes claude lacks", case.their_price("input")
         if case.their_prices.get(own) is None:
             return "claude's caches", to_unit_price(MULTIPLES[meter] * case.their_price("input"))
+    share = in_proportion(case, meter)
+    if share is not None:
+        return "tiers in proportion", share
     if case.their_price(meter) != to_unit_price(case.their_price(meter)):
         return "nine decimals", to_unit_price(case.their_price(meter))
     return None
+
+
+def in_proportion(case: Case, meter: str) -> Decimal | None:
+    """What a flat price of a batch or flex request comes to in the standard's tier for long prompts, if it has one."""
+    if case.variant not in {"batch", "flex"} or not case.pair.has_price_of(case.variant, case.at):
+        return None
+    flat, standard = case.their_price(meter), replace(case, variant="")
+    short = replace(standard, quantities={meter: 1})
+    if case.their_prices_have_tiers(meter) or not standard.their_prices_have_tiers(meter):
+        return None
+    long_price, base = standard.their_price(meter), short.their_price(meter)
+    return None if long_price == base else to_unit_price(EXACT.multiply(flat, long_price) / base)
 
 
 # --- the cases
@@ -359,6 +382,26 @@ def other_kinds(book: Book, table: PriceTable) -> int:
         others = [option for option in options if not any(option.when.items() <= when.items() for when in known)]
         found += any(pair.info.get_prices(at, option.when) != pair.info.get_prices(at) for option in others)
     return found
+
+
+def flat_for_long_prompts(book: Book) -> set[tuple[str, str, str]]:
+    """(channel, model, kind of request) whose price is flat where the standard has one for long prompts, here too."""
+    found = set()
+    for (channel, public_id), rows in book.costs.items():
+        long_prompts = {row.meter for row in rows if row.variant == "" and row.above_prompt_tokens}
+        tiers: dict[tuple[str, str], int] = {}
+        for row in rows:
+            if row.variant and row.meter in long_prompts:
+                key = (row.variant, row.meter)
+                tiers[key] = max(tiers.get(key, 0), row.above_prompt_tokens)
+        found |= {(channel, public_id, variant) for (variant, _), above in tiers.items() if not above}
+    return found
+
+
+def test_prices_that_long_prompts_do_not_change_are_those_that_are_explained(book: Book) -> None:
+    """OpenAI's page of priority says that it excludes long context; docs/prices.md lists these."""
+    models, kinds = ("gpt-5.4", "gpt-5.5"), ("priority", "fast")
+    assert flat_for_long_prompts(book) == {("openai", model, kind) for model in models for kind in kinds}
 
 
 def units_without_meter(book: Book, table: PriceTable) -> set[str]:

@@ -215,10 +215,25 @@ def test_fast_mode_has_prices_of_its_own() -> None:
     assert [prices("o3", "openai", variant="fast")[meter][0] for meter in ("input", "output")] == ["3.5", "14"]
 
 
-def test_a_flat_price_of_a_variant_holds_for_long_prompts_too() -> None:
-    assert prices("gpt-5.5", "openai", prompt_tokens=300_000)["input"] == ("10", "10")
-    assert prices("gpt-5.5", "openai", prompt_tokens=300_000, variant="priority")["input"] == ("12.5", "12.5")
-    assert prices("gpt-5.5", "openai", prompt_tokens=300_000, variant="flex")["input"] == ("5", "5")
+def test_a_flat_price_of_a_share_of_the_standard_has_its_tiers_in_proportion() -> None:
+    """OpenAI: prompts above 272,000 tokens cost 2 × input and 1.5 × output for standard, batch and flex."""
+    for variant, prompt, expected in (
+        ("flex", 272_000, ("15", "15", "90")),
+        ("flex", 272_001, ("30", "30", "135")),
+        ("batch", 272_001, ("30", "30", "135")),
+    ):
+        found = prices("gpt-5.5-pro", "openai", prompt_tokens=prompt, variant=variant)
+        assert tuple(found[meter][0] for meter in ("input", "cache_read", "output")) == expected
+    tiers = Price.objects.filter(model__public_id="gpt-5.5-pro", variant="flex", above_prompt_tokens=272_000)
+    assert set(tiers.values_list("derived", flat=True)) == {"tier in proportion to the standard"}
+    assert prices("gpt-5.5", "openai", prompt_tokens=300_000, variant="flex")["input"] == ("5", "5"), "its own tier"
+
+
+@pytest.mark.parametrize(("model", "dear"), [("gpt-5.4", "5"), ("gpt-5.5", "12.5")])
+def test_a_flat_price_of_priority_holds_for_long_prompts_too(model: str, dear: str) -> None:
+    """OpenAI's page of that tier says that it excludes long context, so none is expected."""
+    for variant in ("priority", "fast"):
+        assert prices(model, "openai", prompt_tokens=300_000, variant=variant)["input"] == (dear, dear)
 
 
 @pytest.mark.parametrize(
