@@ -8,7 +8,7 @@ from unfold.admin import StackedInline
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.admin.customers import CustomerAdmin
-from metering.admin.plans import CustomerPlanForm
+from metering.admin.plan_forms import CustomerPlanForm
 from metering.models import ApiKey, Channel, CustomerPlan, Model, UsageEvent, UsageHour
 
 ROWS = 10
