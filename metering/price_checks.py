@@ -22,6 +22,13 @@ def percent_change(old: Decimal | None, new: Decimal | None) -> Decimal | None:
     return change.quantize(_TENTH, context=_RATIO)
 
 
+def difference_text(old: Decimal | None, new: Decimal | None) -> str:
+    """What was and what will be, such as "3 → 9 (+200.0 %)"."""
+    before, after = ("nothing" if price is None else f"{price.normalize():f}" for price in (old, new))
+    percent = percent_change(old, new)
+    return f"{before} → {after}" + ("" if percent is None else f" ({percent:+f} %)")
+
+
 def second_look(old: Decimal | None, new: Decimal | None, *, limit_percent: Decimal) -> str:
     """Why a person should look again at this one price; "" if it needs no second look."""
     if new is None:

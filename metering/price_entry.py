@@ -6,13 +6,12 @@ The past is open only where usage has waited for a price all the time, as it is 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from django.db.models import Q
 
 from metering.models import Channel, Model, Price
 from metering.price_changes import Owner, Term, was_waited_for
-from metering.price_checks import percent_change, second_look
+from metering.price_checks import difference_text, second_look
 from metering.price_imports import limit_percent
 from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, take_lock
 from relayadmin.db import in_transaction
@@ -28,10 +27,9 @@ class CannotEnter(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A price beside the one that holds until it begins; `why` it needs a second look, "" if it needs none."""
+    """What a price makes of the one that holds until it begins; `why` it needs a second look, "" if it needs none."""
 
-    old: Decimal | None
-    percent: Decimal | None
+    difference: str
     why: str
 
 
@@ -55,7 +53,8 @@ def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: boo
         look = _look(beside, term, begins)
         if look.why and not is_confirmed:
             raise CannotEnter(
-                "is_confirmed", f"Look again: {_difference(look, term)} {look.why}. Tick this if it is right."
+                "is_confirmed",
+                f"Look again: {look.difference} {look.why}. Tick this if it is right.",
             )
         ended, _ = end_rows([row.pk for row in beside if _holds(row, begins)], begins)
         created = create_rows([(owner, replace(term, effective_from=begins, effective_until=until))], source=OPERATOR)
@@ -111,7 +110,7 @@ def _until(beside: Sequence[Price], term: Term, begins: datetime) -> datetime | 
 def _look(beside: Sequence[Price], term: Term, begins: datetime) -> Look:
     old = next((row.unit_price for row in beside if _holds(row, begins)), None)
     why = second_look(old, term.unit_price, limit_percent=limit_percent())
-    return Look(old, percent_change(old, term.unit_price), why)
+    return Look(difference_text(old, term.unit_price), why)
 
 
 def _of_owner(owner: Owner) -> list[Price]:
@@ -140,11 +139,5 @@ def _subject(owner: Owner, term: Term) -> str:
     return " ".join(part for part in (model, where, term.variant, term.meter) if part) + tier
 
 
-def _difference(look: Look, term: Term) -> str:
-    old = "nothing" if look.old is None else f"{look.old.normalize():f}"
-    by = "" if look.percent is None else f" ({look.percent:+f} %)"
-    return f"{old} → {term.unit_price.normalize():f}{by}"
-
-
 def _sentence(owner: Owner, term: Term, begins: datetime, look: Look) -> str:
-    return f"{_subject(owner, term)}: {_difference(look, term)} from {begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{_subject(owner, term)}: {look.difference} from {begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

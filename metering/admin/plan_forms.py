@@ -4,6 +4,7 @@ What is in force is never changed, only ended or followed by another: prices of 
 """
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -11,9 +12,21 @@ from django.core.exceptions import ValidationError
 from django.forms.models import BaseInlineFormSet
 from django.utils import timezone
 
-from metering.models import CustomerPlan, PlanPolicy, PlanRule, UpstreamTerms, UsageEvent
+from metering import pricing
+from metering.admin.price_forms import SecondLookField
+from metering.models import CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamTerms, UsageEvent
+from metering.plan_checks import look_at_multiplier, look_at_rule
+from metering.plan_terms import PlanTerms, Rule
+from metering.price_imports import limit_percent
 
 _BEGUN = "What has begun can't be deleted. End it, or let another one follow."
+_NEWEST = 2**63 - 1  # The number of a rule that has none yet: of equals, the newest wins.
+
+
+def ask_again(form: forms.BaseForm, doubt: str) -> None:
+    """Want the tick of who has looked twice, where there is a reason."""
+    if doubt:
+        form.add_error("is_confirmed", f"Look again: {doubt}. Tick this if it is right.")
 
 
 def has_begun(row: Any, now: datetime) -> bool:
@@ -79,7 +92,24 @@ class OfAPlanForm(FromAMomentForm):
         return plan_id is None or not CustomerPlan.objects.filter(plan_id=plan_id).exists()
 
 
+class PlanForm(forms.ModelForm):
+    is_confirmed = SecondLookField()
+
+    class Meta:
+        model = Plan
+        fields = ("name", "multiplier")
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        multiplier: Decimal | None = cleaned.get("multiplier")
+        if multiplier is not None and "multiplier" in self.changed_data and not cleaned.get("is_confirmed"):
+            ask_again(self, look_at_multiplier(multiplier, limit_percent=limit_percent()))
+        return cleaned
+
+
 class RuleForm(OfAPlanForm):
+    is_confirmed = SecondLookField()
+
     class Meta:
         model = PlanRule
         fields = (
@@ -94,6 +124,13 @@ class RuleForm(OfAPlanForm):
             "reason",
         )
 
+    def __init__(self, *args: Any, plan: Plan, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan = plan
+        if self.instance.pk is not None:  # It is never changed, so there is nothing to confirm.
+            self.fields["is_confirmed"].disabled = True
+            self.fields["is_confirmed"].widget = forms.HiddenInput()
+
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         given = [name for name in ("multiplier", "unit_price") if cleaned.get(name) is not None]
@@ -106,7 +143,34 @@ class RuleForm(OfAPlanForm):
             self.add_error("meter", "A unit price is that of one meter: choose it.")
         if cleaned.get("model") is not None and cleaned.get("family"):
             self.add_error("family", "Name a model or a family, not both.")
+        if self.instance.pk is None and not self.errors and not cleaned.get("is_confirmed"):
+            ask_again(self, self._doubt(cleaned))
         return cleaned
+
+    def _doubt(self, cleaned: dict[str, Any]) -> str:
+        """Why the new rule needs a second look; "" if it needs none."""
+        table = pricing.current()
+        stored = table.plans.get(self.plan.pk)
+        terms = PlanTerms(0, self.plan.name, Decimal(self.plan.multiplier), stored.rules if stored else ())
+        model, channel = cleaned.get("model"), cleaned.get("channel")
+        rule = Rule(
+            id=_NEWEST,
+            model_id=None if model is None else model.pk,
+            family=cleaned.get("family") or "",
+            meter=cleaned.get("meter") or "",
+            channel_id=None if channel is None else channel.pk,
+            multiplier=cleaned.get("multiplier"),
+            unit_price=cleaned.get("unit_price"),
+            effective_from=cleaned.get("effective_from") or timezone.now(),
+            effective_until=None,
+        )
+        return look_at_rule(terms, rule, table, limit_percent=limit_percent())
+
+
+class RuleFormSet(AheadOnlyFormSet):
+    def get_form_kwargs(self, index: int | None) -> dict[str, Any]:
+        """The plan that is being entered with its first rules is in no row yet."""
+        return {**super().get_form_kwargs(index), "plan": self.instance}
 
 
 class PolicyForm(OfAPlanForm):

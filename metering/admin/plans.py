@@ -16,7 +16,15 @@ from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
 from billing.admin.filters import CustomerFilter
 from billing.admin.ledger import CustomerColumn
 from metering.admin.catalog import PriceBookAdmin
-from metering.admin.plan_forms import AheadOnlyFormSet, CustomerPlanForm, PolicyForm, RuleForm, TermsForm
+from metering.admin.plan_forms import (
+    AheadOnlyFormSet,
+    CustomerPlanForm,
+    PlanForm,
+    PolicyForm,
+    RuleForm,
+    RuleFormSet,
+    TermsForm,
+)
 from metering.admin.prices import InForceFilter
 from metering.models import CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
 from metering.pricing import LIST_PLAN
@@ -25,9 +33,10 @@ from metering.pricing import LIST_PLAN
 class RuleInline(StackedInline):
     model = PlanRule
     form = RuleForm
-    formset = AheadOnlyFormSet
+    formset = RuleFormSet
     extra = 0
     autocomplete_fields = ("model", "channel")
+    fields = (*RuleForm.Meta.fields, "is_confirmed")
     verbose_name_plural = "Rules: the most specific one wins (model, family, meter, channel, then the latest)"
 
 
@@ -44,8 +53,12 @@ class PlanAdmin(PriceBookAdmin):
     list_display = ("name", "multiplier", "rules_amount", "customers_amount", "created_at")
     search_fields = ("name",)
     search_help_text = "Name"
-    fields = ("name", "multiplier")
+    form = PlanForm
     inlines: ClassVar[list[type[StackedInline]]] = [RuleInline, PolicyInline]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        is_fixed = obj is not None and (obj.customers or not self.has_change_permission(request, obj))
+        return ("name", "multiplier") if is_fixed else ("name", "multiplier", "is_confirmed")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         queryset: QuerySet[Plan] = super().get_queryset(request)

@@ -23,6 +23,19 @@ _MOST = Decimal(10) ** 9
 _LIST = "list"
 
 
+class SecondLookField(forms.BooleanField):
+    """The tick that a price wants which is easily wrong; without it the form is shown again, with what is doubtful."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            label="I have looked twice",
+            required=False,
+            widget=UnfoldBooleanSwitchWidget,
+            help_text="Needed for a price of zero, and for a change above the limit in the price book settings.",
+            **kwargs,
+        )
+
+
 class PriceForm(forms.Form):
     """Another price in place of a row of the book."""
 
@@ -33,12 +46,7 @@ class PriceForm(forms.Form):
         label="From (UTC)", help_text="Empty: now. In the past only where usage has always waited for such a price."
     )
     effective_until = MomentField(label="Until (UTC)", help_text="Empty: until the next price that is announced.")
-    is_confirmed = forms.BooleanField(
-        label="I have looked twice",
-        required=False,
-        widget=UnfoldBooleanSwitchWidget,
-        help_text="Needed for a price of zero, and for a change above the limit in the price book settings.",
-    )
+    is_confirmed = SecondLookField()
 
     def __init__(self, *args: Any, row: Price | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -17,6 +17,7 @@ from metering.models import (
     Plan,
     PlanPolicy,
     PlanRule,
+    PriceBookSettings,
     UpstreamAccount,
     UpstreamTerms,
     UsageEvent,
@@ -67,16 +68,18 @@ class TestAPlan:
         model = Model.objects.get(public_id=SONNET)
         plan = made_plan(
             operator,
-            rules=[{"model": model.pk, "meter": "output", "multiplier": "2", "reason": "dear to serve"}],
+            rules=[{"model": model.pk, "meter": "output", "multiplier": "1.4", "reason": "dear to serve"}],
             policies=[{"aborted": "input", "failed": "nothing"}],
         )
         rule, policy = PlanRule.objects.get(plan=plan), PlanPolicy.objects.get(plan=plan)
-        assert (rule.multiplier, rule.effective_from, rule.created_by) == (2, None, username_of(operator))
+        assert (rule.multiplier, rule.effective_from, rule.created_by) == (Decimal("1.4"), None, username_of(operator))
         assert (policy.aborted, policy.failed) == ("input", "nothing")
         payer = make_payer()
         put_on(payer, plan)
         Relay().report(make_event(payer))
-        assert UsageEvent.objects.get().charge == Decimal("0.02175") * Decimal("1.2") + Decimal("0.015")
+        assert UsageEvent.objects.get().charge == Decimal("0.02175") * Decimal("1.2") + Decimal("0.0075") * Decimal(
+            "1.4"
+        )
 
     @pytest.mark.parametrize(
         ("rule", "complaint"),
@@ -103,11 +106,11 @@ class TestAPlan:
         past = {"multiplier": "2", **split("effective_from", now - timedelta(days=1))}
         answer = operator.post(address, form(rules=[past]))
         assert "can't begin in the past" in text_of(answer)
-        assert operator.post(address, form(rules=[{"multiplier": "2"}])).status_code == 302
+        assert operator.post(address, form(rules=[{"multiplier": "1.3"}])).status_code == 302
         assert now <= PlanRule.objects.get().effective_from <= timezone.now()  # type: ignore[operator]
 
     def test_s_rule_can_be_ended_and_not_changed(self, operator: Client) -> None:
-        plan = made_plan(operator, rules=[{"multiplier": "2"}])
+        plan = made_plan(operator, rules=[{"multiplier": "2", "is_confirmed": "on"}])
         put_on(make_payer(), plan)
         rule = PlanRule.objects.get()
         address = page(Plan, "change", plan.pk)
@@ -126,6 +129,76 @@ class TestAPlan:
         plan.refresh_from_db()
         assert plan.multiplier == Decimal("1.2")
         assert operator.post(page(Plan, "delete", plan.pk), {"post": "yes"}).status_code == 403
+
+
+class TestASecondLook:
+    """Of a plan with a markup of 20 per cent; sonnet 4 costs 3 / 15 on the list, haiku 5.5 five times more if long."""
+
+    @pytest.mark.parametrize(
+        ("rule", "doubt"),
+        [
+            ({"model": SONNET, "multiplier": "0"}, "input: 3.6 → 0 (-100.0 %) would be free"),
+            ({"model": SONNET, "meter": "output", "unit_price": "0"}, f"{SONNET} output: 18 → 0 (-100.0 %) would be"),
+            ({"model": SONNET, "meter": "output", "multiplier": "1.51"}, "18 → 22.65 (+25.8 %) changes by more than"),
+            ({"model": SONNET, "meter": "output", "unit_price": "1"}, f"{SONNET} output: 18 → 1 (-94.4 %)"),
+            ({"family": "claude-haiku-5-5", "meter": "input", "unit_price": "1"}, "0.12 → 1 (+733.3 %)"),
+            ({"multiplier": "0"}, "other prices need it too"),
+            ({"family": "nobody-makes-it", "multiplier": "0"}, "1.2 → 0 (-100.0 %) would be free"),
+            ({"family": "nobody-makes-it", "meter": "input", "unit_price": "0"}, "nothing → 0 would be free"),
+        ],
+    )
+    def test_is_asked_for_a_rule_that_makes_a_price_free_or_quite_another(
+        self, operator: Client, rule: dict[str, Any], doubt: str
+    ) -> None:
+        if "model" in rule:
+            rule = {**rule, "model": Model.objects.get(public_id=rule["model"]).pk}
+        plan = made_plan(operator)
+        address = page(Plan, "change", plan.pk)
+
+        shown = text_of(operator.post(address, form(rules=[rule])))
+
+        assert "Look again: " in shown
+        assert doubt in shown
+        assert "Tick this if it is right." in shown
+        assert not PlanRule.objects.exists()
+        assert operator.post(address, form(rules=[{**rule, "is_confirmed": "on"}])).status_code == 302
+        assert PlanRule.objects.filter(plan=plan).count() == 1
+
+    @pytest.mark.parametrize(
+        "rule", [{"multiplier": "1.5"}, {"multiplier": "0.9"}, {"model": SONNET, "meter": "output", "unit_price": "16"}]
+    )
+    def test_is_not_asked_up_to_the_limit(self, operator: Client, rule: dict[str, Any]) -> None:
+        if "model" in rule:
+            rule = {**rule, "model": Model.objects.get(public_id=rule["model"]).pk}
+        assert made_plan(operator, rules=[rule]).rules.count() == 1
+
+    def test_is_not_asked_for_prices_that_a_more_specific_rule_decides(self, operator: Client) -> None:
+        sonnet = Model.objects.get(public_id=SONNET).pk
+        plan = made_plan(operator, rules=[{"model": sonnet, "multiplier": "3", "is_confirmed": "on"}])
+        address = page(Plan, "change", plan.pk)
+        kept = {"id": plan.rules.get().pk, "plan": plan.pk, "model": sonnet, "multiplier": "3.000000"}
+        assert operator.post(address, form(rules=[kept, {"multiplier": "1.3"}])).status_code == 302
+
+    def test_follows_the_limit_that_the_operator_has_set(self, operator: Client) -> None:
+        PriceBookSettings.objects.update(second_look_percent=Decimal(100))
+        assert made_plan(operator, rules=[{"multiplier": "2.4"}]).rules.count() == 1
+
+    def test_is_asked_for_a_plan_that_makes_everything_free_or_quite_another_price(self, operator: Client) -> None:
+        for multiplier, doubt in (
+            ("0", "0 (-100.0 %) would be free"),
+            ("1.3", "1.3 (+30.0 %) changes by more than 25 %"),
+        ):
+            shown = text_of(operator.post(page(Plan, "add"), form(multiplier=multiplier)))
+            assert f"every list price: 1 → {doubt}" in shown
+        assert not Plan.objects.filter(name="resale").exists()
+        plan = made_plan(operator, multiplier="0", is_confirmed="on")
+        assert operator.post(page(Plan, "change", plan.pk), form(name="gift", multiplier="0")).status_code == 302
+
+    def test_s_tick_is_shown_to_who_may_use_it(self, operator: Client) -> None:
+        plan = made_plan(operator, rules=[{"multiplier": "1"}])
+        viewer = log_in(make_staff(permissions=["metering.view_plan", "metering.view_planrule"]))
+        assert "I have looked twice" in text_of(operator.get(page(Plan, "change", plan.pk)))
+        assert "I have looked twice" not in text_of(viewer.get(page(Plan, "change", plan.pk)))
 
 
 class TestACustomersPlan:
