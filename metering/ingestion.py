@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import blake2b
 from math import floor
 from typing import Any
@@ -384,13 +385,31 @@ def event_digest(event: Event) -> bytes:
     )
     if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
         content += f"\x1f{usage.service_tier}\x1f{usage.speed}\x1f{usage.inference_geo}\x1f{usage.unknown}"
+    if usage.unknown:
+        content += f"\x1fcounts{_counts(_any.decode(event.usage_json))}"
     if usage.parts:
         content += f"\x1fparts{_encode(usage.parts).decode()}"
     if event.upstream_account is not None:
         content += f"\x1faccount{event.upstream_account}"
     if event.replaces is not None:
         content += f"\x1freplaces{event.replaces}"
+    if event.estimated:
+        content += "\x1festimated"
     return blake2b(content.encode(), digest_size=16).digest()
+
+
+def _counts(value: object, path: str = "") -> str:
+    """Every number of a usage object but zeros, with its path, in the order of names; equal numbers look alike."""
+    if isinstance(value, dict):
+        return "".join(_counts(value[name], f"{path}.{name}") for name in sorted(value))
+    if isinstance(value, list):
+        return "".join(_counts(item, f"{path}[{place}]") for place, item in enumerate(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value:
+        return ""
+    sign, digits, exponent = Decimal(str(value)).as_tuple()
+    figures = "".join(map(str, digits))
+    plain = figures.rstrip("0")  # PostgreSQL keeps 1e3 as 1000.
+    return f"\x1f{path}={'-' * sign}{plain}e{int(exponent) + len(figures) - len(plain)}"
 
 
 def payload(event: Event) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class TestADigest:
             {"usage": {**EXAMPLE_USAGE, "speed": "fast"}},
             {"usage": {**EXAMPLE_USAGE, "inference_geo": "us"}},
             {"usage": {**EXAMPLE_USAGE, "zebras": 1}},
+            {"estimated": True},
         ],
     )
     def test_tells_everything_apart_that_matters(self, change: dict[str, Any]) -> None:
@@ -115,7 +116,6 @@ class TestADigest:
         "change",
         [
             {"metadata": {"a": 1}},
-            {"estimated": True},
             {"more": True},
             {"authorization": "auth_1_1"},
             {"usage": dict(reversed(EXAMPLE_USAGE.items()))},
@@ -140,6 +140,27 @@ class TestADigest:
         names = {f"counter_{number}": 1 for number in range(20)}
         one = self.digest(usage={**EXAMPLE_USAGE, **names})
         assert one == self.digest(usage={**dict(reversed(names.items())), **EXAMPLE_USAGE})
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"zebras": 1}, {"zebras": 2}),
+            ({"zebras": 1, "lions": 1}, {"zebras": 2, "lions": 1}),
+            ({"details": {"zebras": [1, 2]}}, {"details": {"zebras": [2, 1]}}),
+            ({"zebras": 1.5}, {"zebras": 1.25}),
+            ({"zebras": 10**300}, {"zebras": 10**300 + 1}),
+        ],
+    )
+    def test_tells_unknown_counters_apart_by_their_values(self, one: dict[str, Any], other: dict[str, Any]) -> None:
+        assert self.digest(usage={**EXAMPLE_USAGE, **one}) != self.digest(usage={**EXAMPLE_USAGE, **other})
+
+    def test_of_an_unknown_counter_is_the_same_after_it_was_kept_whatever_its_number_looks_like(self) -> None:
+        event = decode_one(event_bytes(usage={**EXAMPLE_USAGE, "zebras": [1e300, 2.50, 10, 1.0]}))
+        kept = json.loads(ingestion.payload_json(event))
+        # As PostgreSQL writes numbers that it keeps as numerics.
+        kept["usage"]["zebras"] = [10**300, 2.5, 10, 1]
+        again = ingestion.restore(kept)
+        assert ingestion.event_digest(again) == ingestion.event_digest(event)
 
 
 class TestKeeping:
