@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from metering.ingestion import Event, mask, payload_json
+from metering.ingestion import Event, kept_name, mask, payload_json
 from metering.meters import NAMES
 from metering.models import EventConflict, ParkedEvent
 from metering.rating import Unrateable, amount_literal, amount_of
@@ -264,7 +264,7 @@ def park(parked: Sequence[tuple[Event, Unrateable]], *, at: datetime, resolution
             " received_at, resolved_at, resolution",
             [
                 f"{event.customer_id}\t{event.number}\t{event.api_key_pk}\t{copy_text(event.id)}"
-                f"\t{copy_text(event.model)}\t{copy_text(event.channel or '')}\t{why.reason}"
+                f"\t{copy_text(kept_name(event.model))}\t{copy_text(kept_name(event.channel or ''))}\t{why.reason}"
                 f"\t{copy_text(subject_of(why.reason, why.detail, event))}"
                 f"\t{copy_text(mask(why.detail)[:500])}\t{copy_text(payload_json(event))}\t{event.moment}"
                 f"\t{received}\t{resolved}\t{resolution}"

@@ -33,6 +33,7 @@ MAX_NESTING = 100
 STATUSES = frozenset({"completed", "aborted", "failed"})
 
 _SECRETS = re.compile(r"(sk-|rl_|ct_|whsec_)[A-Za-z0-9_\-]{4,}")
+_SECRETS_BEGIN = ("sk-", "rl_", "ct_", "whsec_")
 # Letters, digits, - and _ that somebody wrote as \\u escapes.
 _ESCAPED_LETTER = re.compile(r"\\u00(2[dD]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])")
 _KEY_FIELD = re.compile(r'("api_key"\s*:\s*)"(?:[^"\\]|\\.)*"?')
@@ -276,7 +277,7 @@ def _event(index: int, raw: bytes, *, is_kept: bool = False, has_escapes: bool =
         raise InvalidUsage(f"usage does not fit: {error}") from error
     read = formats.read(wire.format, usage)
     secret = wire.api_key
-    if secret is None and wire.api_key_id is not None and wire.api_key_id.startswith("sk-"):
+    if secret is None and wire.api_key_id is not None and wire.api_key_id.startswith(_SECRETS_BEGIN):
         secret = wire.api_key_id  # A key in the place of its id: the event is its customer's, the secret nobody's.
     return Event(
         index,
@@ -373,14 +374,23 @@ def mask(text: str) -> str:
     return _SECRETS.sub(r"\1…", _KEY_FIELD.sub(r'\1"…"', plain)).replace("\x00", "\\u0000")
 
 
+def kept_name(name: str) -> str:
+    """A name as it may be kept: of one that is a secret as a whole no more than its beginning, "sk-…"."""
+    if name.startswith(_SECRETS_BEGIN) and (secret := _SECRETS.fullmatch(name)) is not None:
+        return f"{secret[1]}…"
+    return name
+
+
 def event_digest(event: Event) -> bytes:
     """16 bytes that tell a repeat from another event of the same id: all that matters of it, in one order.
 
-    Every format lists its meters in an order of its own, whatever the order they came in.
+    Every format lists its meters in an order of its own, whatever the order they came in. Names count as they are kept,
+    so that an event is the same after it has waited.
     """
     usage = event.usage
+    channel = "" if event.channel is None else kept_name(event.channel)
     content = (
-        f"{event.api_key_pk}\x1f{event.model}\x1f{event.channel or ''}\x1f{event.format}\x1f{event.status}"
+        f"{event.api_key_pk}\x1f{kept_name(event.model)}\x1f{channel}\x1f{event.format}\x1f{event.status}"
         f"\x1f{event.moment}\x1f{event.quantities_json}"
     )
     if usage.service_tier != "standard" or usage.speed != "standard" or usage.inference_geo or usage.unknown:
@@ -390,7 +400,7 @@ def event_digest(event: Event) -> bytes:
     if usage.parts:
         content += f"\x1fparts{_encode(usage.parts).decode()}"
     if event.upstream_account is not None:
-        content += f"\x1faccount{event.upstream_account}"
+        content += f"\x1faccount{kept_name(event.upstream_account)}"
     if event.replaces is not None:
         content += f"\x1freplaces{event.replaces}"
     if event.estimated:
@@ -413,22 +423,22 @@ def _counts(value: object, path: str = "") -> str:
 
 
 def payload(event: Event) -> dict[str, Any]:
-    """An event to be kept beside the hot tables, without its secret; `restore` reads it again."""
+    """An event to be kept beside the hot tables, without secrets; `restore` reads it again."""
     return {
         "id": event.id,
-        "model": event.model,
-        "channel": event.channel,
+        "model": kept_name(event.model),
+        "channel": event.channel and kept_name(event.channel),
         "format": event.format,
         "status": event.status,
         "occurred_at": event.moment,
         "estimated": event.estimated,
         "more": event.more,
-        "authorization": event.authorization,
+        "authorization": event.authorization and kept_name(event.authorization),
         "api_key_id": event.key_name,
         "usage": msgspec.Raw(event.usage_json.encode()),
         "metadata": None if event.metadata_json is None else msgspec.Raw(event.metadata_json.encode()),
         "replaces": event.replaces,
-        "upstream_account": event.upstream_account,
+        "upstream_account": event.upstream_account and kept_name(event.upstream_account),
     }
 
 

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from metering import settlement
 from metering.attribution import attribute
 from metering.formats import InvalidUsage
-from metering.ingestion import Event, Rejection, chunks, event_digest, mask, payload_json, restore
+from metering.ingestion import Event, Rejection, chunks, event_digest, kept_name, mask, payload_json, restore
 from metering.models import EventConflict, ParkedEvent, QuarantinedEvent, UnclaimedEvent
 from metering.rating import Unrateable
 from metering.waiting import subject_of
@@ -77,7 +77,7 @@ def _insert_unclaimed(events: list[Event], at: datetime) -> set[tuple[str, str]]
                 at,
                 text_array([event.key_name for event in events]),
                 text_array([event.id for event in events]),
-                text_array([event.model for event in events]),
+                text_array([kept_name(event.model) for event in events]),
                 bytes_array([event.digest for event in events]),
                 text_array([payload_json(event) for event in events]),
                 text_array([event.moment for event in events]),
@@ -102,7 +102,11 @@ def _record_conflicts(events: Sequence[Event], at: datetime) -> None:
             event_id=event.id,
             kind="other_content",
             detail="this id was reported before with other content, for a key that is not known",
-            payload={"api_key_id": event.key_name, "model": event.model, "quantities": event.usage.quantities},
+            payload={
+                "api_key_id": event.key_name,
+                "model": kept_name(event.model),
+                "quantities": event.usage.quantities,
+            },
             received_at=at,
         )
         for event in events

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from metering.ingestion import Event, mask
+from metering.ingestion import Event, kept_name, mask
 from relayadmin.db import server_cursor, text_array
 
 GROUPS_SHOWN = 50
@@ -89,7 +89,7 @@ def subject_of(reason: str, detail: str, event: Event) -> str:
     if reason == "unknown_model" and event.usage.parts:
         return _unknown_part(detail, event)[:_NAME_LENGTH_MAX]
     find = _SUBJECTS.get(reason)
-    return (event.model if find is None else find(event))[:_NAME_LENGTH_MAX]
+    return kept_name(event.model if find is None else find(event))[:_NAME_LENGTH_MAX]
 
 
 def _unknown_part(detail: str, event: Event) -> str:
