@@ -11,7 +11,8 @@ from django.db import IntegrityError, connection
 from billing import ledger
 from metering import adjustments, pricing, rerating
 from metering.models import Price, UsageAdjustment
-from metering.rerating import Outcome, Scope
+from metering.rerating import Outcome
+from metering.rerating_pages import Scope
 from tests.concurrency.racing import assert_books_are_right, at_once, look_without_lock, wait_until, waiting_for
 from tests.concurrency.test_batches_at_once import sender, summed
 from tests.world import EXAMPLE_CHARGE, SONNET, Answer, Payer, Relay, make_event, make_payer

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from metering import price_book, pricing, rerating
 from metering.models import Price, UsageEvent
 from metering.price_corrections import CannotCorrect, correct_price
-from metering.rerating import Scope
+from metering.rerating_pages import Scope
 from metering.verification import verify_books
 from tests.world import EXAMPLE_CHARGE, SONNET, CustomerApi, Relay, make_event, make_payer
 

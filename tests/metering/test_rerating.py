@@ -13,10 +13,11 @@ from django.core.management import CommandError, call_command
 
 from billing import credits
 from billing.models import Entry, Grant, Invoice, Transfer
-from metering import formats, parking, pricing, rerating, statements
+from metering import formats, parking, pricing, rerating, rerating_pages, statements
 from metering.formats import Usage
 from metering.models import Model, Price, Rerating, UsageAdjustment, UsageEvent, UsageHour
-from metering.rerating import Outcome, Scope
+from metering.rerating import Outcome
+from metering.rerating_pages import Scope
 from metering.verification import verify_books
 from tests.world import EXAMPLE_CHARGE, EXAMPLE_USAGE, SONNET, Payer, Relay, make_event, make_payer
 
@@ -260,8 +261,8 @@ class TestSeveralCallsInOneResponse:
 class TestPages:
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rerating, "PAGE", 3)
-        monkeypatch.setattr(rerating, "CUSTOMERS_PER_PAGE", 2)
+        monkeypatch.setattr(rerating_pages, "PAGE", 3)
+        monkeypatch.setattr(rerating_pages, "CUSTOMERS_PER_PAGE", 2)
 
     def test_many_events_of_many_customers_are_all_put_right_once(self) -> None:
         payers, relay = [make_payer() for _ in range(5)], Relay()

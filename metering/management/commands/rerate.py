@@ -5,7 +5,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from billing.models import Customer
 from metering import pricing, rerating
-from metering.rerating import Outcome, Scope, Sums
+from metering.rerating import Outcome, Sums
+from metering.rerating_pages import Scope
 from relayadmin.commands import JsonCommand
 from relayadmin.money import EXACT, ZERO, amount_text, total
 
