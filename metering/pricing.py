@@ -206,6 +206,8 @@ class PriceTable:
             )
             rules[meter] = None if rule is None else rule.id
         content = self._content(asked, plan, meters, rules, geo, contract)
+        if sizes := _sizes(grid, asked.variant, at, prompt_tokens, best):
+            content["prompt"] = sizes
         digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
         return RateCard(meters=meters, digest=digest, content=content)
 
@@ -245,6 +247,8 @@ class PriceTable:
         }
         if asked.variant:
             content["variant"] = asked.variant
+        if asked.in_us:
+            content["place"] = "us"
         if geo != 1:
             content["geo"] = format(geo.normalize(), "f")
         if asked.account_id is not None:
@@ -266,6 +270,19 @@ def best_rows(
             if held is None or row.rank > held.rank:
                 best[kind, row.meter] = row
     return best
+
+
+def _sizes(
+    grid: _Grid, variant: str, at: datetime, prompt_tokens: int, best: Mapping[tuple[str, str], PriceRow]
+) -> dict[str, int]:
+    """Between which prompt sizes these best rows hold: {"above", "up_to"}, each only if others hold beyond it."""
+
+    def differs(size: int) -> bool:
+        return best_rows(grid.rows, variant, at, size) != best
+
+    below = [tier for tier in grid.tiers if tier < prompt_tokens and differs(tier)]
+    beyond = [tier for tier in grid.tiers if tier >= prompt_tokens and differs(tier + 1)]
+    return ({"above": below[-1]} if below else {}) | ({"up_to": beyond[0]} if beyond else {})
 
 
 _cached: PriceTable | None = None

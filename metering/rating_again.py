@@ -1,9 +1,11 @@
 """What an event would be rated at now, and whether that differs from what it counts as.
 
-An event keeps its model, channel and account. Without `is_reparse` it keeps its quantities too: one whose usage today's
-parser reads differently can't be rated again.
+An event keeps its model, channel and account. Without `is_reparse` it keeps its quantities too, and is rated by what it
+was rated by, as its price sets say it: variant, place and prompt size. If today's parser reads something else of these
+that decides a price, the event can't be rated again.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -18,7 +20,33 @@ from metering.settlement import RatedPart, Terms, charged_by
 from metering.variants import is_in_us, variant_of
 from relayadmin.db import number_array, server_cursor
 
-_Prices = dict[str, tuple[Decimal, Decimal, int]]
+
+class _Prices(msgspec.Struct, frozen=True, gc=False):
+    """Unit prices of a meter, USD per `per`."""
+
+    charge: Decimal
+    cost: Decimal
+    per: int
+
+
+class RatedBy(msgspec.Struct, frozen=True, gc=False):
+    """What a price set says of the requests that were rated by it, as PriceSet.content has it."""
+
+    meters: dict[str, _Prices]
+    variant: str = ""
+    place: str = ""
+    prompt: dict[str, int] = {}
+
+    @property
+    def in_us(self) -> bool:
+        return self.place == "us"
+
+    def is_for(self, prompt_tokens: int) -> bool:
+        """Whether a prompt of this size is rated by it."""
+        return self.prompt.get("above", -1) < prompt_tokens <= self.prompt.get("up_to", prompt_tokens)
+
+
+_decode_set = msgspec.json.Decoder(RatedBy).decode
 
 
 class Fresh(msgspec.Struct, frozen=True, gc=False):
@@ -33,27 +61,27 @@ class Fresh(msgspec.Struct, frozen=True, gc=False):
     parts: tuple[RatedPart, ...] = ()
 
 
-def rate_again(event: Charged, terms: Terms, *, is_reparse: bool) -> Fresh:
+def rate_again(event: Charged, terms: Terms, known: "PriceSets", *, is_reparse: bool) -> Fresh:
     """Rate an event that was not taken back at the prices of its own moment, as the book has them now.
 
-    Raises Unrateable: also `unreadable` if today's parser refuses its usage, and `reads_differently`.
+    `known` has the event's price sets. Raises Unrateable: also `unreadable` if today's parser refuses its usage, and
+    `reads_differently`.
     """
     old = event.figures
     assert old is not None
     usage = _read(event)
-    if not is_reparse and not _reads_the_same(old, usage):
-        raise Unrateable("reads_differently", "today's parser reads other quantities; --reparse takes them over")
+    variant, in_us = variant_of(usage.service_tier, usage.speed), is_in_us(usage.inference_geo)
+    if not is_reparse:
+        then = [known.of(number) for number in set_numbers(old)]
+        if not (_has_quantities(usage, old) and _is_rated_by(usage, variant, then)):
+            raise Unrateable("reads_differently", "today's parser reads it differently; --reparse takes that over")
+        if in_us != then[0].in_us and _has_us_prices(old, terms):
+            raise Unrateable("reads_differently", "today's parser reads another place; --reparse takes that over")
+        in_us = then[0].in_us
     if usage.unknown:
         raise Unrateable("unknown_counter", f"usage.{usage.unknown} is above zero and not known to {event.format}")
     plan = terms.plan(event.customer_id, event.occurred_at)
-    asked = Asked(
-        old.model_id,
-        old.channel_id,
-        variant_of(usage.service_tier, usage.speed),
-        is_in_us(usage.inference_geo),
-        event.account_id,
-        *charged_by(plan, event),
-    )
+    asked = Asked(old.model_id, old.channel_id, variant, in_us, event.account_id, *charged_by(plan, event))
 
     def card_of(model_id: int, prompt_tokens: int) -> RateCard:
         own = asked._replace(model_id=model_id)
@@ -89,10 +117,22 @@ def _read(event: Charged) -> Usage:
         raise Unrateable("unreadable", f"today's {event.format} refuses its usage: {error}") from error
 
 
-def _reads_the_same(old: Figures, usage: Usage) -> bool:
+def _has_quantities(usage: Usage, old: Figures) -> bool:
     was = [old.quantities, *(call.quantities for call in old.parts)]
     now = [usage.quantities, *(part.quantities for part in usage.parts)]
     return [_reported(quantities) for quantities in was] == [_reported(quantities) for quantities in now]
+
+
+def _is_rated_by(usage: Usage, variant: str, then: Sequence[RatedBy]) -> bool:
+    """Whether what is read belongs to these price sets, call by call, as far as variant and prompt size go."""
+    sizes = [part.prompt_tokens for part in usage.parts] or [usage.prompt_tokens]
+    return all(by.variant == variant and by.is_for(size) for by, size in zip(then, sizes, strict=True))
+
+
+def _has_us_prices(old: Figures, terms: Terms) -> bool:
+    """Whether the place decides a price: whether one of the event's models costs something else in the US."""
+    models = {call.model_id for call in old.parts} or {old.model_id}
+    return any(terms.table.catalog.models[model_id].us_multiplier != 1 for model_id in models)
 
 
 def _reported(quantities: dict[str, int]) -> dict[str, int]:
@@ -114,10 +154,10 @@ def _model_of(part: Part, place: int, usage: Usage, old: Figures, terms: Terms, 
 
 
 class PriceSets:
-    """The unit prices of price sets that events were rated at: (charge, cost, per) by meter."""
+    """The price sets that events were rated by."""
 
     def __init__(self) -> None:
-        self._known: dict[int, _Prices] = {}
+        self._known: dict[int, RatedBy] = {}
 
     def load(self, numbers: set[int]) -> None:
         """Read those that are not known yet."""
@@ -126,14 +166,13 @@ class PriceSets:
             return
         with server_cursor() as cursor:
             cursor.execute(
-                "SELECT id, content -> 'meters' FROM metering_priceset WHERE id = ANY (%s::bigint[])",
-                [number_array(missing)],
+                "SELECT id, content FROM metering_priceset WHERE id = ANY (%s::bigint[])", [number_array(missing)]
             )
-            for number, meters in cursor.fetchall():
-                self._known[number] = {
-                    meter: (Decimal(price["charge"]), Decimal(price["cost"]), price["per"])
-                    for meter, price in msgspec.json.decode(meters).items()
-                }
+            self._known.update({number: _decode_set(content) for number, content in cursor.fetchall()})
+
+    def of(self, number: int) -> RatedBy:
+        """One that was loaded."""
+        return self._known[number]
 
     def is_same(self, old: Figures, fresh: Fresh) -> bool:
         """Whether nothing that is counted, charged or shown on a line would change."""
@@ -149,14 +188,16 @@ class PriceSets:
         )
 
     def _has_prices(self, number: int, card: RateCard, quantities: dict[str, int]) -> bool:
-        known = self._known[number]
+        before = self._known[number].meters
         return all(
-            known.get(meter) == (card.meters[meter].charge, card.meters[meter].cost, card.meters[meter].per)
-            for meter in quantities
+            meter in before
+            and (before[meter].charge, before[meter].cost, before[meter].per) == (price.charge, price.cost, price.per)
+            for meter, price in ((meter, card.meters[meter]) for meter in quantities)
         )
 
 
 def set_numbers(figures: Figures | None) -> tuple[int, ...]:
+    """The price sets of an event's calls, in their order; none if it was taken back."""
     if figures is None:
         return ()
     return tuple(call.price_set_id for call in figures.parts) or (figures.price_set_id,)

@@ -4,8 +4,8 @@ First a preview, which changes nothing; then the same again with the wallets loc
 What an event counts for afterwards is what it would have been charged, had the book been right when it came. So a scope
 can be rated again any number of times: where nothing differs, nothing happens.
 
-An event keeps its model, channel and account. Without `is_reparse` it keeps its quantities too: one whose usage today's
-parser reads differently is left alone and counted, as is one that has no price now.
+An event keeps its model, channel and account. Without `is_reparse` it is rated by what it was rated by: one of which
+today's parser reads something else that decides a price is left alone and counted, as is one that has no price now.
 """
 
 from collections.abc import Sequence
@@ -176,7 +176,7 @@ def _differing(
     for event in events:
         outcome.events += 1
         try:
-            fresh = None if event.figures is None else rate_again(event, terms, is_reparse=scope.is_reparse)
+            fresh = None if event.figures is None else rate_again(event, terms, known, is_reparse=scope.is_reparse)
         except Unrateable as why:
             outcome.left[why.reason] = outcome.left.get(why.reason, 0) + 1
             continue

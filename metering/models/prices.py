@@ -117,8 +117,9 @@ class PriceSet(models.Model):
 
     `content`: {"model", "channel", "plan", "meters": {meter: {"charge", "cost", "per", "charge_price", "cost_price",
     "rule"}}}; unit prices are strings in USD per `per`, the others numbers of rows, `rule` null where the plan's own
-    multiplier holds. Only where they apply: "variant", "account" (the upstream account's name), "geo" (its multiplier
-    of token prices), "waived" (why the customer pays nothing, or not all).
+    multiplier holds. Only where they apply: "variant", "place" ("us"), "geo" (its multiplier of token prices), "prompt"
+    (between which prompt sizes it holds: {"above", "up_to"} in tokens), "account" (the upstream account's name) with
+    "contract", "waived" (why the customer pays nothing, or not all). An event is rated again by what is said here.
     """
 
     digest = models.BinaryField(max_length=32, unique=True)
