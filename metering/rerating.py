@@ -60,7 +60,7 @@ class Outcome:
 def preview(scope: Scope) -> Outcome:
     """What rating the scope again would change. Writes nothing."""
     outcome, known = Outcome(), PriceSets()
-    for page in pages(scope):
+    for page in pages(scope, is_waiting=False):
         for event, fresh in _differing(page, scope, outcome, known):
             assert event.figures is not None
             outcome.customers.setdefault(event.customer_id, Sums()).add(event.figures, fresh)
@@ -70,11 +70,12 @@ def preview(scope: Scope) -> Outcome:
 def apply(scope: Scope, *, reason: str, actor: str, at: datetime) -> Outcome:
     """Rate the scope again and put right what differs; goes on with an interrupted job of the same scope.
 
-    It looks at everything again, for the book may have changed since; what was put right then differs no more. Commits
-    page by page. The outcome names the job, None if nothing differed.
+    It looks at everything again, for the book may have changed since; what was put right then differs no more. What is
+    being settled at earlier prices is waited for. Commits page by page. The outcome names the job, None if nothing
+    differed.
     """
     outcome, known = Outcome(rerating=_unfinished(scope)), PriceSets()
-    for page in pages(scope):
+    for page in pages(scope, is_waiting=True):
         found = [event for event, _ in _differing(page, scope, outcome, known)]
         if not found:
             continue

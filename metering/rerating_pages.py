@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from billing import ledger
 from metering.adjustments import CHARGED, Charged, read_charged
-from relayadmin.db import server_cursor
+from relayadmin.db import in_transaction, number_array, server_cursor
 
 PAGE = 2_000
 CUSTOMERS_PER_PAGE = 500
@@ -22,11 +23,14 @@ class Scope:
     is_reparse: bool = False
 
 
-def pages(scope: Scope) -> Iterator[list[Charged]]:
-    """The scope's events as they count now, in the order of customers, in pages; read without a lock."""
+def pages(scope: Scope, *, is_waiting: bool) -> Iterator[list[Charged]]:
+    """The scope's events as they count now, in the order of customers, in pages; read without a lock.
+
+    If `is_waiting`, nothing is missing that was rated before this began: settlements in flight are waited for.
+    """
     page: list[Charged] = []
     customers: set[int] = set()
-    for event in _events(scope):
+    for event in _events(scope, is_waiting=is_waiting):
         if len(page) >= PAGE or (event.customer_id not in customers and len(customers) >= CUSTOMERS_PER_PAGE):
             yield page
             page, customers = [], set()
@@ -36,8 +40,8 @@ def pages(scope: Scope) -> Iterator[list[Charged]]:
         yield page
 
 
-def _events(scope: Scope) -> Iterator[Charged]:
-    for customer_id in _customers(scope):
+def _events(scope: Scope, *, is_waiting: bool) -> Iterator[Charged]:
+    for customer_id in _customers(scope, is_waiting=is_waiting):
         place: tuple[datetime, int] | None = None
         while True:
             found = _events_after(scope, customer_id, place)
@@ -47,26 +51,56 @@ def _events(scope: Scope) -> Iterator[Charged]:
             place = (found[-1].occurred_at, found[-1].number)
 
 
-def _customers(scope: Scope) -> Iterator[int]:
-    """Customers with usage in the scope's hours, in order."""
+def _customers(scope: Scope, *, is_waiting: bool) -> Iterator[int]:
+    """Customers with usage in the scope's hours, in order.
+
+    A settlement in flight may be a customer's first, so all wallets are waited for before their hours are looked at.
+    A wallet that comes later settles at today's prices.
+    """
+    for customer_ids in _wallets(scope):
+        if is_waiting:
+            _let_pass(customer_ids)
+        with server_cursor() as cursor:
+            cursor.execute(
+                "SELECT customer_id FROM unnest(%s::bigint[]) AS w (customer_id) WHERE EXISTS ("
+                "   SELECT FROM metering_usagehour h WHERE h.customer_id = w.customer_id"
+                "     AND h.hour > %s::timestamptz - interval '1 hour' AND h.hour < %s"
+                " ) ORDER BY customer_id",
+                [number_array(customer_ids), scope.start, scope.end],
+            )
+            found = [row[0] for row in cursor.fetchall()]
+        yield from found
+
+
+def _wallets(scope: Scope) -> Iterator[list[int]]:
+    """The scope's customers, in order, so many at a time as a transaction locks."""
     if scope.customer_id is not None:
-        yield scope.customer_id
+        yield [scope.customer_id]
         return
     after = 0
     while True:
         with server_cursor() as cursor:
             cursor.execute(
-                "SELECT w.customer_id FROM billing_wallet w WHERE w.customer_id > %s AND EXISTS ("
-                "   SELECT FROM metering_usagehour h WHERE h.customer_id = w.customer_id"
-                "     AND h.hour > %s::timestamptz - interval '1 hour' AND h.hour < %s"
-                " ) ORDER BY w.customer_id LIMIT %s",
-                [after, scope.start, scope.end, CUSTOMERS_PER_PAGE],
+                "SELECT customer_id FROM billing_wallet WHERE customer_id > %s ORDER BY customer_id LIMIT %s",
+                [after, CUSTOMERS_PER_PAGE],
             )
             page = [row[0] for row in cursor.fetchall()]
         if not page:
             return
-        yield from page
+        yield page
         after = page[-1]
+
+
+def _let_pass(customer_ids: list[int]) -> None:
+    """Wait until whoever has these wallets locked now has ended; afterwards none of them is held.
+
+    A settlement reads the prices under its wallets' locks. So what was rated at earlier prices is committed by then,
+    and whoever locks later reads the prices of today. Free wallets are not held while busy ones are waited for.
+    """
+    free = in_transaction(lambda: ledger.lock_free_wallets(customer_ids).keys())
+    busy = [customer_id for customer_id in customer_ids if customer_id not in free]
+    if busy:
+        in_transaction(lambda: ledger.lock_wallets(busy))
 
 
 def _events_after(scope: Scope, customer_id: int, place: tuple[datetime, int] | None) -> list[Charged]:
