@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0031_price_corrections"),
+        ("metering", "0032_authorize_in_fewer_steps"),
     ]
 
     operations = [
