@@ -403,8 +403,6 @@ def event_digest(event: Event) -> bytes:
         content += f"\x1faccount{kept_name(event.upstream_account)}"
     if event.replaces is not None:
         content += f"\x1freplaces{event.replaces}"
-    if event.estimated:
-        content += "\x1festimated"
     return blake2b(content.encode(), digest_size=16).digest()
 
 
@@ -414,7 +412,7 @@ def _counts(value: object, path: str = "") -> str:
         return "".join(_counts(value[name], f"{path}.{name}") for name in sorted(value))
     if isinstance(value, list):
         return "".join(_counts(item, f"{path}[{place}]") for place, item in enumerate(value))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value:
+    if isinstance(value, bool | str) or not value:
         return ""
     sign, digits, exponent = Decimal(str(value)).as_tuple()
     figures = "".join(map(str, digits))
