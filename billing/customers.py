@@ -44,3 +44,8 @@ def create_access_token(
         expires_at=expires_at,
     )
     return token, secret.text
+
+
+def revoke_access_token(*, access_token_id: int, at: datetime) -> None:
+    """Revoke an access token, effective at the next request; a second time changes nothing."""
+    AccessToken.objects.filter(pk=access_token_id, revoked_at=None).update(revoked_at=at)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 
@@ -15,6 +15,7 @@ from billing.admin.base import Figure, OperatorAdmin, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures, customer_panels
 from billing.admin.filters import CustomerFilter
 from billing.admin.granting import GrantForm
+from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from billing.models import AccessToken, Customer, IdempotentAnswer, Membership
 from relayadmin.money import amount_text
 
@@ -140,7 +141,9 @@ class MembershipAdmin(OperatorAdmin):
 
 
 @admin.register(AccessToken)
-class AccessTokenAdmin(ReadOnlyAdmin):
+class AccessTokenAdmin(RevocableAdmin):
+    noun = "access token"
+    what_it_stops = "The customer's program that uses it gets no answers from the customer API any more."
     list_display = (
         "public_id",
         "name",
@@ -151,7 +154,7 @@ class AccessTokenAdmin(ReadOnlyAdmin):
         "expires_at",
         "created_at",
     )
-    list_filter = (CustomerFilter, "revoked_at", "expires_at")
+    list_filter = (KeyStatusFilter, CustomerFilter, "expires_at")
     list_select_related = ("customer",)
     search_fields = (
         "public_id__exact",
@@ -172,25 +175,23 @@ class AccessTokenAdmin(ReadOnlyAdmin):
         "created_at",
     )
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessToken]:
-        queryset: QuerySet[AccessToken] = super().get_queryset(request)
-        return queryset.defer("digest")
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """They are made for a customer's script, which is shown the secret."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def stop(self, number: int) -> None:
+        customers.revoke_access_token(access_token_id=number, at=timezone.now())
 
     @display(description="Customer", ordering="customer__name")
     def customer_link(self, obj: AccessToken) -> str:
         return html.link(html.object_url(Customer, obj.customer_id), obj.customer.name)
 
-    @display(description="Recognised by")
-    def recognised_by(self, obj: AccessToken) -> str:
-        return f"{obj.prefix}…{obj.last4}"
-
     @display(description="Scopes")
     def scope_list(self, obj: AccessToken) -> str:
         return ", ".join(obj.scopes)
-
-    @display(description="Status", label=html.KEY_TONES)
-    def status_badge(self, obj: AccessToken) -> str:
-        return html.key_status(obj)
 
 
 @admin.register(IdempotentAnswer)

@@ -3,38 +3,21 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from unfold.decorators import action, display
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from billing.admin import html
-from billing.admin.base import OperatorAdmin, Question, see_other
 from billing.admin.filters import CustomerFilter
 from billing.admin.forms import LinesField, MomentField
 from billing.admin.ledger import CustomerColumn
+from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from metering import keys
 from metering.models import ApiKey, RelayToken
 from metering.models.keys import check_networks
-
-
-class KeyStatusFilter(admin.SimpleListFilter):
-    title = "status"
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("active", "Not revoked"), ("revoked", "Revoked")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        match self.value():
-            case "active":
-                return queryset.filter(revoked_at=None)
-            case "revoked":
-                return queryset.exclude(revoked_at=None)
-        return queryset
 
 
 class ApiKeyForm(forms.ModelForm):
@@ -64,20 +47,8 @@ class ApiKeyForm(forms.ModelForm):
         return cleaned
 
 
-class SecretAdmin(OperatorAdmin):
-    """What a key and a relay token have in common: made with a secret, revoked, never deleted."""
-
-    actions = ("revoke_selected",)
-    actions_detail = ("revoke",)
-    noun = ""
-    what_it_stops = ""
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        queryset: QuerySet[Any] = super().get_queryset(request)
-        return queryset.defer("digest")
+class SecretAdmin(RevocableAdmin):
+    """What a key and a relay token have in common: made with a secret, changed until they are revoked."""
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -94,10 +65,6 @@ class SecretAdmin(OperatorAdmin):
     def change(self, obj: Any, form: Any) -> None:
         """Write what a form changed."""
         obj.save(update_fields=form.changed_data)
-
-    def stop(self, number: int) -> None:
-        """Revoke a row by its number."""
-        raise NotImplementedError
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """What is revoked stays as it is."""
@@ -124,45 +91,6 @@ class SecretAdmin(OperatorAdmin):
             url=html.object_url(self.model, obj.pk),
             hint=f"Copy it now: this is the only time it is shown. It was kept as a hash only, with {obj.public_id}.",
         )
-
-    @action(description="Revoke", url_path="revoke", icon="block", permissions=["change"])
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        obj = self.get_object(request, object_id)
-        if obj is None:
-            messages.error(request, f"There is no such {self.noun}.")
-            return see_other(html.list_url(self.model))
-        back = html.object_url(self.model, obj.pk)
-        if obj.revoked_at is not None:
-            messages.info(request, f"{obj.name} was revoked at {html.moment(obj.revoked_at)} UTC.")
-            return see_other(back)
-        if request.method == "POST":
-            self.stop(obj.pk)
-            self.log_change(request, obj, "Revoked.")
-            messages.success(request, f"{obj.name} is revoked.")
-            return see_other(back)
-        question = Question(
-            title=f"Revoke {obj.name}",
-            text=f"{obj.prefix}…{obj.last4} stops working at once, for good. {self.what_it_stops}",
-            button="Revoke",
-            back=back,
-        )
-        return self.ask(request, question)
-
-    @admin.action(description="Revoke", permissions=["change"])
-    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        chosen = list(queryset.filter(revoked_at=None))
-        for obj in chosen:
-            self.stop(obj.pk)
-            self.log_change(request, obj, "Revoked.")
-        self.message_user(request, f"{len(chosen)} revoked; what was revoked before stays so.", messages.SUCCESS)
-
-    @display(description="Recognised by")
-    def recognised_by(self, obj: Any) -> str:
-        return f"{obj.prefix}…{obj.last4}"
-
-    @display(description="Status", label=html.KEY_TONES)
-    def status_badge(self, obj: Any) -> str:
-        return html.key_status(obj)
 
 
 @admin.register(ApiKey)

@@ -5,13 +5,25 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from billing import credits
 from billing.admin import hot
-from billing.models import Customer, Entry, Grant, Hold, Invoice, JobRun, OperatorSettings, Transfer, Wallet
+from billing.models import (
+    AccessToken,
+    Customer,
+    Entry,
+    Grant,
+    Hold,
+    Invoice,
+    JobRun,
+    OperatorSettings,
+    Transfer,
+    Wallet,
+)
 from tests.operator import fill, hidden_value, log_in, make_staff, page, text_of
-from tests.world import Payer, make_payer
+from tests.world import CustomerApi, Payer, make_payer
 
 pytestmark = pytest.mark.django_db
 
@@ -27,6 +39,40 @@ def grant_form(client: Client, payer: Payer, **changes: str) -> dict[str, str]:
     assert shown.status_code == 200
     told = {"amount": "12.50", "kind": "goodwill", "reason": "Outage", "reference": "", "expires_at": ""}
     return {**told, "key": hidden_value(shown.content.decode(), "key"), **changes}
+
+
+def test_an_access_token_is_revoked_once_asked_and_its_program_gets_no_more_answers(operator: Client) -> None:
+    payer = make_payer()
+    token = AccessToken.objects.get(customer=payer.customer)
+    address = page(AccessToken, "revoke", token.pk)
+    assert "stops working at once, for good" in text_of(operator.get(address))
+    assert CustomerApi(payer).get("balance").status == 200
+
+    assert "first token is revoked." in text_of(operator.post(address, follow=True))
+
+    assert CustomerApi(payer).get("balance").code == "invalid_access_token"
+    revoked_at = AccessToken.objects.get(pk=token.pk).revoked_at
+    assert "was revoked at" in text_of(operator.post(address, follow=True))
+    assert AccessToken.objects.get(pk=token.pk).revoked_at == revoked_at
+    assert LogEntry.objects.get(object_id=str(token.pk)).change_message == "Revoked."
+
+
+def test_access_tokens_are_revoked_from_the_list_by_who_may_change_them() -> None:
+    payers = [make_payer(), make_payer()]
+    sent = {"action": "revoke_selected", "_selected_action": list(AccessToken.objects.values_list("pk", flat=True))}
+    viewer = log_in(make_staff(permissions=["billing.view_accesstoken"]))
+    viewer.post(page(AccessToken, "changelist"), sent)
+    assert viewer.post(page(AccessToken, "revoke", sent["_selected_action"][0])).status_code == 403
+    assert all(CustomerApi(payer).get("balance").status == 200 for payer in payers)
+
+    allowed = log_in(make_staff(permissions=["billing.view_accesstoken", "billing.change_accesstoken"]))
+    assert "2 revoked" in text_of(allowed.post(page(AccessToken, "changelist"), sent, follow=True))
+
+    assert all(CustomerApi(payer).get("balance").code == "invalid_access_token" for payer in payers)
+    listed = text_of(allowed.get(page(AccessToken, "changelist"), {"status": "revoked"}))
+    assert listed.count("first token") == 2
+    for what in ("change", "delete"):
+        assert allowed.post(page(AccessToken, what, sent["_selected_action"][0])).status_code == 403
 
 
 def test_a_new_customer_gets_its_wallet(operator: Client) -> None:
