@@ -191,7 +191,7 @@ _COLUMNS = (
     *("customer_id", "event_number", "step", "kind", "rerating_id", "replaced_by", "period", "transfer_id"),
     *(f"old_{name}" for name in _FIGURES),
     *(f"new_{name}" for name in _FIGURES),
-    *("reason", "created_at"),
+    *("is_other_model", "reason", "created_at"),
 )
 
 
@@ -208,10 +208,19 @@ def _row(change: Change, period: date, transfer_id: int | None, reason: str, at:
         NULL if transfer_id is None else transfer_id,
         *_figure_fields(event.figures),
         *_figure_fields(change.new),
+        _is_other_model(change),
         copy_text(reason),
         at.isoformat(),
     ]
     return "\t".join(map(str, fields))
+
+
+def _is_other_model(change: Change) -> bool:
+    def models(figures: Figures) -> list[int]:
+        return [figures.model_id, *(call.model_id for call in figures.parts)]
+
+    assert change.event.figures is not None
+    return change.new is not None and models(change.new) != models(change.event.figures)
 
 
 def _figure_fields(figures: Figures | None) -> list[object]:

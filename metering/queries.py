@@ -224,7 +224,34 @@ class EventRow:
     metadata: str | None
 
 
-def events(
+# By the model an event counts as now; one that was taken back, by what it counted as before. Only of those events that
+# ever came to count as another model are the adjustments looked at: few, and found at once.
+_OF_MODEL = """CASE WHEN e.id IN (
+        SELECT event_number FROM metering_usageadjustment WHERE customer_id = %(customer)s AND is_other_model
+    ) THEN (
+        SELECT coalesce(new_model_id, old_model_id) = %(model)s
+            OR coalesce(CASE WHEN new_model_id IS NULL THEN old_parts ELSE new_parts END @> %(part)s::jsonb, false)
+        FROM metering_usageadjustment a WHERE a.customer_id = e.customer_id AND a.event_number = e.id
+        ORDER BY step DESC LIMIT 1
+    ) ELSE e.model_id = %(model)s OR e.parts @> %(part)s::jsonb END"""
+
+
+def events(*, customer_id: int, limit: int, **filters: Any) -> list[EventRow]:
+    """A customer's usage events, newest first; one statement, and another for calls inside responses.
+
+    Filters: `before` a place; `start` and `end`, half open; `model_id` of what an event counts as now, as a whole or
+    in one of its calls; `api_key_id`; `request_id`, the relay's id.
+    """
+    sql, params = _events_sql(customer_id=customer_id, limit=limit, **filters)
+    with server_cursor() as cursor:
+        cursor.execute(sql, params)
+        rows = cursor.fetchall()
+    calls = {row[0]: _decode_calls(row[11]) for row in rows if row[11] is not None}
+    contents = _contents({call.price_set_id for made in calls.values() for call in made})
+    return [_event_row(customer_id, row, calls.get(row[0], ()), contents) for row in rows]
+
+
+def _events_sql(
     *,
     customer_id: int,
     limit: int,
@@ -234,42 +261,42 @@ def events(
     model_id: int | None = None,
     api_key_id: int | None = None,
     request_id: str | None = None,
-) -> list[EventRow]:
-    """A customer's usage events, newest first, from before a place on; one statement."""
-    where = ["e.customer_id = %s"]
-    params: list[Any] = [customer_id]
-    for condition, value in (
-        ("e.occurred_at >= %s", start),
-        ("e.occurred_at < %s", end),
-        ("(e.model_id = %s OR e.parts @> jsonb_build_array(jsonb_build_object('model_id', %s::bigint)))", model_id),
-        ("e.api_key_id = %s", api_key_id),
-    ):
-        if value is not None:
-            where.append(condition)
-            params += [value] * condition.count("%s")
-    if request_id is not None:
-        where.append("e.id = (SELECT id FROM metering_eventkey WHERE customer_id = %s AND event_id = %s)")
-        params += [customer_id, request_id]
-    if before is not None:
-        where.append("(e.occurred_at, e.id) < (%s, %s)")
-        params += before
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
-            " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text, a.new_charge, a.replaced_by"
-            " FROM metering_usageevent e"
-            " JOIN metering_model m ON m.id = e.model_id"
-            " JOIN metering_apikey k ON k.id = e.api_key_id"
-            " JOIN metering_priceset p ON p.id = e.price_set_id"
-            " LEFT JOIN LATERAL (SELECT new_charge, replaced_by FROM metering_usageadjustment a"
-            "   WHERE a.customer_id = e.customer_id AND a.event_number = e.id ORDER BY step DESC LIMIT 1) a ON true"
-            f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %s",
-            [*params, limit],
-        )
-        rows = cursor.fetchall()
-    calls = {row[0]: _decode_calls(row[11]) for row in rows if row[11] is not None}
-    contents = _contents({call.price_set_id for made in calls.values() for call in made})
-    return [_event_row(customer_id, row, calls.get(row[0], ()), contents) for row in rows]
+) -> tuple[str, dict[str, Any]]:
+    """The statement and its parameters."""
+    given = {
+        "e.occurred_at >= %(start)s": start,
+        "e.occurred_at < %(end)s": end,
+        _OF_MODEL: model_id,
+        "e.api_key_id = %(api_key)s": api_key_id,
+        "e.id = (SELECT id FROM metering_eventkey k WHERE k.customer_id = %(customer)s"
+        "   AND k.event_id = %(request)s)": request_id,
+        "(e.occurred_at, e.id) < (%(before)s, %(before_number)s)": before,
+    }
+    where = ["e.customer_id = %(customer)s", *(condition for condition, value in given.items() if value is not None)]
+    params = {
+        "customer": customer_id,
+        "start": start,
+        "end": end,
+        "model": model_id,
+        "part": f'[{{"model_id": {model_id}}}]',
+        "api_key": api_key_id,
+        "request": request_id,
+        "before": None if before is None else before.occurred_at,
+        "before_number": None if before is None else before.number,
+        "limit": limit,
+    }
+    sql = (
+        "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
+        " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text, a.new_charge, a.replaced_by"
+        " FROM metering_usageevent e"
+        " JOIN metering_model m ON m.id = e.model_id"
+        " JOIN metering_apikey k ON k.id = e.api_key_id"
+        " JOIN metering_priceset p ON p.id = e.price_set_id"
+        " LEFT JOIN LATERAL (SELECT new_charge, replaced_by FROM metering_usageadjustment a"
+        "   WHERE a.customer_id = e.customer_id AND a.event_number = e.id ORDER BY step DESC LIMIT 1) a ON true"
+        f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %(limit)s"
+    )
+    return sql, params
 
 
 class _Call(msgspec.Struct):

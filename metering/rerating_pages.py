@@ -14,7 +14,11 @@ CUSTOMERS_PER_PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which events: those whose call ended in [start, end), of a model or a customer if one is named (row numbers)."""
+    """Which events: those whose call ended in [start, end), of a model or a customer if one is named (row numbers).
+
+    Of a model are those that count as it, as a whole or in one of their calls, or ever did: so the same scope finds the
+    same events again after it has put their models right.
+    """
 
     start: datetime
     end: datetime
@@ -103,12 +107,18 @@ def _let_pass(customer_ids: list[int]) -> None:
         in_transaction(lambda: ledger.lock_wallets(busy))
 
 
+_CAME_TO_COUNT_AS = """e.id IN (
+    SELECT event_number FROM metering_usageadjustment WHERE customer_id = %s AND is_other_model
+        AND (new_model_id = %s OR new_parts @> %s::jsonb))"""
+
+
 def _events_after(scope: Scope, customer_id: int, place: tuple[datetime, int] | None) -> list[Charged]:
     where = "e.customer_id = %s AND e.occurred_at >= %s AND e.occurred_at < %s"
     params: list[object] = [customer_id, scope.start, scope.end]
     if scope.model_id is not None:
-        where += " AND (e.model_id = %s OR e.parts @> %s::jsonb)"
-        params += [scope.model_id, f'[{{"model_id": {scope.model_id}}}]']
+        where += f" AND (e.model_id = %s OR e.parts @> %s::jsonb OR {_CAME_TO_COUNT_AS})"
+        model = [scope.model_id, f'[{{"model_id": {scope.model_id}}}]']
+        params += [*model, customer_id, *model]
     if place is not None:
         where += " AND (e.occurred_at, e.id) > (%s, %s)"
         params += place

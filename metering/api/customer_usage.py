@@ -93,7 +93,7 @@ class UsageEventsView(CustomerView):
         responses=answers(page_of(UsageEventSerializer), 400, 404),
     )
     def get(self, request: Request) -> Response:
-        """Single events with the unit prices they were charged at, newest first."""
+        """Single events with the unit prices they were charged at, newest first; `model` is what they count as now."""
         page = read_page(request, queries.EventPlace)
         start, end = hour_param(request, "start"), hour_param(request, "end")
         if start is not None and end is not None and start >= end:

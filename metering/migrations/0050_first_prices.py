@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0032_authorize_in_fewer_steps"),
+        ("metering", "0041_find_adjustments_of_the_model"),
     ]
 
     operations = [

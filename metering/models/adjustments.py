@@ -76,6 +76,9 @@ class UsageAdjustment(HotModel):
     new_parts: Any = models.JSONField(null=True)
     new_charge: Any = AmountField()
     new_cost: Any = AmountField()
+    is_other_model = models.BooleanField(
+        default=False, db_default=False, help_text="Since it counts as another model than before, or a call in it does."
+    )
     reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField()
 
@@ -115,6 +118,13 @@ class UsageAdjustment(HotModel):
                     new_channel_id__isnull=False,
                 ),
                 name="adjustment_of_one_kind",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["customer", "event_number"],
+                name="adjustment_to_other_model",
+                condition=models.Q(is_other_model=True),
             ),
         )
 

@@ -17,7 +17,7 @@ class Command(JsonCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--start", required=True, help="of when the calls ended, such as 2026-10-01T00:00:00Z")
         parser.add_argument("--end", required=True, help="the first moment after it")
-        parser.add_argument("--model", default="", help="an id or an alias, for this model only")
+        parser.add_argument("--model", default="", help="an id or an alias: what counts as this model now, or ever did")
         parser.add_argument("--customer", default="", help="cus_…, for this customer only")
         parser.add_argument("--reparse", action="store_true", help="read the providers' usage again, too")
         parser.add_argument("--reason", default="", help="stands on the transfers; at most 500 characters")
