@@ -24,7 +24,7 @@ from metering.pricing import Account, Asked, PriceTable
 from metering.rating import REQUEST, RateCard, Unrateable, amount_of, rate_in_units, with_request
 from metering.variants import is_in_us, variant_of
 from relayadmin import ids
-from relayadmin.db import in_transaction, number_array, server_cursor
+from relayadmin.db import in_transaction, number_array, server_cursor, wait_for_disk
 
 CUSTOMERS_PER_TRANSACTION = 500
 CLOCK_AHEAD = timedelta(minutes=5)
@@ -84,8 +84,8 @@ class Rated(msgspec.Struct, gc=False):
 def settle(events: Sequence[Event], *, at: datetime) -> Result:
     """Store and charge attributed events, each at most once per (customer, id); commits as it goes.
 
-    Raises django.db.OperationalError if the database fails: what was committed stands, and counts as duplicates when
-    the events come again.
+    All of it is on disk when this returns; the commits on the way don't wait for that one by one. Raises
+    django.db.OperationalError if the database fails: what stands then counts as duplicates when the events come again.
     """
     for event in events:
         event.digest = event_digest(event)
@@ -101,6 +101,7 @@ def settle(events: Sequence[Event], *, at: datetime) -> Result:
         runs = list(chunks(busy, CUSTOMERS_PER_TRANSACTION))
     for chunk in runs:
         result.add(_settle_or_bisect(chunk, at))
+    wait_for_disk()
     return result
 
 
@@ -118,7 +119,7 @@ def _settle_free(chunk: list[Event], at: datetime) -> tuple[Result, list[Event]]
         return _settle_locked(free, wallets, at), [event for event in chunk if event.customer_id not in wallets]
 
     try:
-        return in_transaction(work)
+        return in_transaction(work, is_on_disk=False)
     except (DataError, IntegrityError):
         return Result(), chunk
 
@@ -126,7 +127,7 @@ def _settle_free(chunk: list[Event], at: datetime) -> tuple[Result, list[Event]]
 def _settle_or_bisect(chunk: list[Event], at: datetime) -> Result:
     """One transaction; where a statement fails on data, parts of it, until the culprit is alone."""
     try:
-        return in_transaction(lambda: _settle_chunk(chunk, at))
+        return in_transaction(lambda: _settle_chunk(chunk, at), is_on_disk=False)
     except (DataError, IntegrityError) as error:
         if len(chunk) == 1:
             return Result(culprits=[(chunk[0], str(error).splitlines()[0])])

@@ -50,11 +50,17 @@ def server_cursor() -> Iterator[psycopg.Cursor[Any]]:
         yield cursor
 
 
-def in_transaction(work: Callable[[], T]) -> T:
-    """Run `work` in a transaction of its own; deadlocks and serialization failures are tried again three times."""
+def in_transaction(work: Callable[[], T], *, is_on_disk: bool = True) -> T:
+    """Run `work` in a transaction of its own; deadlocks and serialization failures are tried again three times.
+
+    Without `is_on_disk` the commit doesn't wait for the disk: nobody may be told of it before `wait_for_disk` returns.
+    """
     for attempt in range(RETRIES + 1):
         try:
             with transaction.atomic(durable=not connection.in_atomic_block):
+                if not is_on_disk:
+                    with server_cursor() as cursor:
+                        cursor.execute("SET LOCAL synchronous_commit = off")
                 return work()
         except OperationalError as error:
             cause = error.__cause__
@@ -63,6 +69,16 @@ def in_transaction(work: Callable[[], T]) -> T:
                 raise
             time.sleep(0.005 * 4**attempt)
     raise AssertionError("unreachable")
+
+
+def wait_for_disk() -> None:
+    """Return when all that this connection has committed is on disk.
+
+    The log is written in order: what a commit that waits for the disk finds there includes all commits before it. It
+    waits only if its transaction has written something, so this one writes an empty message that nobody reads.
+    """
+    with server_cursor() as cursor:
+        cursor.execute("SELECT pg_logical_emit_message(true, 'relayadmin', '')")
 
 
 def number_array(values: Iterable[object]) -> str:
