@@ -5,9 +5,10 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import holds, jobs
+from billing import holds, idempotent_answers, jobs
 
 EXPIRY_ROUNDS_MAX = 1_000
+REMOVAL_ROUNDS_MAX = 1_000
 
 
 @shared_task(name="billing.expire_holds")
@@ -36,3 +37,19 @@ def remove_old_job_runs() -> dict[str, Any] | None:
         outcome.result = {"removed": removed} if removed else None
 
     return jobs.run_alone("billing.remove_old_job_runs", work, at=at)
+
+
+@shared_task(name="billing.remove_old_idempotent_answers")
+def remove_old_idempotent_answers() -> dict[str, Any] | None:
+    """Forget Idempotency-Keys older than seven days, with what was answered to them."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        for _ in range(REMOVAL_ROUNDS_MAX):
+            removed = idempotent_answers.remove_old_answers(at=at)
+            if not removed:
+                return
+            before = outcome.result["removed"] if outcome.result else 0
+            outcome.result = {"removed": before + removed}
+
+    return jobs.run_alone("billing.remove_old_idempotent_answers", work, at=at)

@@ -225,6 +225,10 @@ CELERY_BEAT_SCHEDULE = {
         "kwargs": {"full": True},
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
+    "remove old idempotent answers": {
+        "task": "billing.remove_old_idempotent_answers",
+        "schedule": crontab(minute="50", hour="2"),
+    },
 }
 
 LOGGING = {

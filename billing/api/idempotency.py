@@ -40,9 +40,10 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
         if key is None:
             return _response(work())
         customer_id = caller_of(request).customer.pk
-        taken = _take(customer_id, key, digest)
-        if taken is None:
-            return _replay(IdempotentAnswer.objects.get(customer_id=customer_id, key=key), digest)
+        while (taken := _take(customer_id, key, digest)) is None:
+            kept = IdempotentAnswer.objects.filter(customer_id=customer_id, key=key).first()
+            if kept is not None:  # Else it has grown too old this very moment and was removed.
+                return _replay(kept, digest)
         answer = work()
         IdempotentAnswer.objects.filter(pk=taken).update(
             status=answer.status, body={**answer.body, **dict.fromkeys(answer.secrets)}

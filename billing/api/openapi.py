@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing import idempotent_answers
 from billing.api.idempotency import HEADER
 from billing.api.pagination import DEFAULT_LIMIT, LARGEST_LIMIT
 from billing.api.renderers import AlwaysFirst
@@ -78,7 +79,10 @@ IDEMPOTENCY = OpenApiParameter(
     HEADER,
     location=OpenApiParameter.HEADER,
     type={"type": "string", "minLength": 1, "maxLength": 255},
-    description="The same key does the work once and gets the first answer again, secrets left out.",
+    description=(
+        "The same key does the work once and gets the first answer again, secrets left out."
+        f" A key holds for {idempotent_answers.KEPT.days} days, and may be forgotten after that."
+    ),
 )
 HOURS = [
     query("start", "From this full hour on.", type=OpenApiTypes.DATETIME),

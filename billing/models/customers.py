@@ -89,7 +89,10 @@ class AccessToken(models.Model):
 
 
 class IdempotentAnswer(models.Model):
-    """The first answer to a write with an `Idempotency-Key`, secrets left out; unique per customer and key."""
+    """The first answer to a write with an `Idempotency-Key`, secrets left out; unique per customer and key.
+
+    Removed a week later.
+    """
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT)
     key = models.CharField(max_length=255)

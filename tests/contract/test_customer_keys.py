@@ -1,5 +1,6 @@
 """API keys: made, shown once, changed, revoked; and writes that are sent twice."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -10,6 +11,7 @@ from django.db import connection
 
 from billing.models import IdempotentAnswer
 from metering.models import ApiKey
+from tests.concurrency.racing import beside
 from tests.world import Answer, CustomerApi, Relay, make_payer
 
 IDEMPOTENCY = "Idempotency-Key"
@@ -202,3 +204,25 @@ def test_without_an_idempotency_key_the_same_race_makes_eight(committed: None) -
     payer = make_payer()
     _send_at_once(CustomerApi(payer), 8)
     assert ApiKey.objects.filter(customer=payer.customer, name="raced").count() == 8
+
+
+def test_a_key_that_is_forgotten_while_its_answer_is_looked_for_does_the_work_anew(committed: None) -> None:
+    payer = make_payer()
+    api = CustomerApi(payer)
+    first = api.send("POST", "api-keys", {"name": "a"}, **{IDEMPOTENCY: "k1"})
+    removed: list[int] = []
+
+    def remove_before_it_is_read(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if not removed and sql.startswith("SELECT") and "billing_idempotentanswer" in sql:
+            with beside(lambda: IdempotentAnswer.objects.filter(customer=payer.customer).delete()[0]) as removal:
+                removed.append(removal.result(60))
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(remove_before_it_is_read):
+        again = api.send("POST", "api-keys", {"name": "a"}, **{IDEMPOTENCY: "k1"})
+
+    assert removed == [1]
+    assert again.status == 201
+    assert again.body["key"] not in (None, first.body["key"])
+    third = api.send("POST", "api-keys", {"name": "a"}, **{IDEMPOTENCY: "k1"})
+    assert third.body == {**again.body, "key": None}

@@ -9,14 +9,15 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import tasks as billing_tasks
-from billing.models import Hold, Invoice, JobRun, Wallet
+from billing.models import Hold, IdempotentAnswer, Invoice, JobRun, Wallet
 from metering import pricing
 from metering import tasks as metering_tasks
 from metering.models import Model, ModelAlias, ParkedEvent, UsageEvent
 from relayadmin.celery import app
-from tests.world import EXAMPLE_CHARGE, SONNET, Relay, make_event, make_payer
+from tests.world import EXAMPLE_CHARGE, SONNET, Answer, CustomerApi, Relay, make_event, make_payer
 
 
 def last_run(job: str) -> JobRun:
@@ -29,7 +30,7 @@ def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
     scheduled = {str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert scheduled <= set(app.tasks)
-    assert len(scheduled) == 6
+    assert len(scheduled) == 7
 
 
 @pytest.mark.django_db
@@ -47,6 +48,44 @@ class TestExpireHolds:
         assert did.result == {"expired": 1}
         assert (idle.result, idle.error) == (None, "")
         assert idle.duration_ms is not None
+
+
+@pytest.mark.django_db
+class TestRemoveOldIdempotentAnswers:
+    def test_a_key_holds_for_seven_days_and_is_free_after(self) -> None:
+        payer = make_payer()
+        api = CustomerApi(payer)
+
+        def make_key() -> Answer:
+            return api.send("POST", "api-keys", {"name": "a"}, **{"Idempotency-Key": "k1"})
+
+        first = make_key()
+        given_at = IdempotentAnswer.objects.get(customer=payer.customer).created_at
+        with time_machine.travel(given_at + timedelta(days=7), tick=False):
+            assert billing_tasks.remove_old_idempotent_answers() is None
+        assert make_key().body["id"] == first.body["id"]
+        with time_machine.travel(given_at + timedelta(days=7, microseconds=1), tick=False):
+            assert billing_tasks.remove_old_idempotent_answers() == {"removed": 1}
+            assert billing_tasks.remove_old_idempotent_answers() is None
+        assert last_run("billing.remove_old_idempotent_answers").result is None
+        assert make_key().body["id"] != first.body["id"]
+
+    def test_many_go_in_slices_and_the_young_ones_stay(self) -> None:
+        customer, now = make_payer().customer, datetime.now(UTC)
+        IdempotentAnswer.objects.bulk_create(
+            IdempotentAnswer(customer=customer, key=f"k{number}", digest=b"d", status=201, body={})
+            for number in range(2_003)
+        )
+        young = IdempotentAnswer.objects.filter(customer=customer, key__in=("k0", "k1700"))
+        IdempotentAnswer.objects.exclude(pk__in=young).update(created_at=now - timedelta(days=8))
+        with CaptureQueriesContext(connection) as asked:
+            assert billing_tasks.remove_old_idempotent_answers() == {"removed": 2_001}
+        slices = [
+            query for query in asked.captured_queries if query["sql"].startswith('DELETE FROM "billing_idempotent')
+        ]
+        assert len(slices) == 4, "1,000, 1,000, 1, and one that finds no more"
+        assert set(IdempotentAnswer.objects.filter(customer=customer)) == set(young)
+        assert last_run("billing.remove_old_idempotent_answers").result == {"removed": 2_001}
 
 
 @pytest.mark.django_db
