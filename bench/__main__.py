@@ -23,9 +23,11 @@ def main() -> None:
             import django
 
             django.setup()
-            from bench import rating, relay
+            from bench import adjustments, rating, relay
 
-            results = {**relay.measure(running.port), **rating.measure(), "idle_memory_mb": idle_mb}
+            # Adjustments last: they change the prices, and stand on the customers that the others made.
+            results = {**relay.measure(running.port), **rating.measure(), **adjustments.measure(running.port)}
+            results["idle_memory_mb"] = idle_mb
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     width = max(len(name) for name in results)
     for name, value in sorted(results.items()):

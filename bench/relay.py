@@ -5,6 +5,7 @@ import random
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 
@@ -35,16 +36,16 @@ def measure(port: int) -> dict[str, float]:
     # As traffic comes: every event is one of the 2,000 customers', drawn at random (a busy few would be easier).
     draw = random.Random(7)
     drawn = [
-        _batch(number, [customers[draw.randrange(CUSTOMERS)] for _ in range(EVENTS_PER_BATCH)], token)
+        batch(number, [customers[draw.randrange(CUSTOMERS)] for _ in range(EVENTS_PER_BATCH)], token)
         for number in range(WARM_UP_BATCHES + BATCHES)
     ]
-    _ingest(port, drawn[:WARM_UP_BATCHES], "accepted")
-    results["ingest_events_per_s"] = _ingest(port, drawn[WARM_UP_BATCHES:], "accepted")
-    results["ingest_duplicates_per_s"] = _ingest(port, drawn[WARM_UP_BATCHES:], "duplicates")
+    ingest(port, drawn[:WARM_UP_BATCHES], "accepted")
+    results["ingest_events_per_s"] = ingest(port, drawn[WARM_UP_BATCHES:], "accepted")
+    results["ingest_duplicates_per_s"] = ingest(port, drawn[WARM_UP_BATCHES:], "duplicates")
     results["copy_rows_per_s"] = round(_copy_rows_per_s())
     # The worst case: no two events of a batch have a customer in common.
-    apart = [_batch(1_000 + number, customers, token) for number in range(BATCHES // 3)]
-    results["ingest_all_customers_apart_per_s"] = _ingest(port, apart, "accepted")
+    apart = [batch(1_000 + number, customers, token) for number in range(BATCHES // 3)]
+    results["ingest_all_customers_apart_per_s"] = ingest(port, apart, "accepted")
 
     noop = load.request("/relay/noop", b"{}", token)
     _expect(load.play(port, [noop] * 2_000, connections=8), 200)
@@ -64,7 +65,7 @@ def measure(port: int) -> dict[str, float]:
     return results
 
 
-def _ingest(port: int, batches: list[bytes], became: str) -> int:
+def ingest(port: int, batches: list[bytes], became: str) -> int:
     """Events a second, all of which must have become that ("accepted", "duplicates")."""
     run = _expect(load.play(port, batches, connections=2, reconnect=True), 200)
     assert json.loads(run.last_body)[became] == EVENTS_PER_BATCH, run.last_body[:300]
@@ -97,30 +98,35 @@ def _customers() -> list[tuple[str, str]]:
     return [(row.public_id, secret.text) for row, secret in zip(rows, secrets, strict=True)]
 
 
-def _batch(number: int, customers: list[tuple[str, str]], token: str) -> bytes:
-    """One event for each of these customers."""
-    at = datetime.now(UTC).isoformat()
-    events = [
-        {
-            "id": f"req_{number:06d}_{place:06d}_0123456789abcdef",
-            "api_key_id": customers[place][0],
-            "model": MODEL,
-            "occurred_at": at,
-            "channel": "anthropic",
-            "format": "anthropic.messages",
-            "status": "completed",
-            "usage": {
-                "input_tokens": 1000 + place,
-                "cache_creation_input_tokens": 3000,
-                "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000},
-                "cache_read_input_tokens": 10000 + number,
-                "output_tokens": 500,
-            },
-            "metadata": {"team": "search"},
-        }
-        for place in range(EVENTS_PER_BATCH)
-    ]
+def batch(number: int, customers: list[tuple[str, str]], token: str) -> bytes:
+    """One event for each of these customers, as a request."""
+    at = datetime.now(UTC)
+    return usage_request([event(number, place, key_id, at) for place, (key_id, _) in enumerate(customers)], token)
+
+
+def usage_request(events: list[dict[str, Any]], token: str) -> bytes:
     return load.request("/relay/v1/usage", json.dumps({"events": events}).encode(), token)
+
+
+def event(number: int, place: int, key_id: str, at: datetime) -> dict[str, Any]:
+    """The event at this place of this batch; no two pairs of numbers give the same id."""
+    return {
+        "id": f"req_{number:06d}_{place:06d}_0123456789abcdef",
+        "api_key_id": key_id,
+        "model": MODEL,
+        "occurred_at": at.isoformat(),
+        "channel": "anthropic",
+        "format": "anthropic.messages",
+        "status": "completed",
+        "usage": {
+            "input_tokens": 1000 + place,
+            "cache_creation_input_tokens": 3000,
+            "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000},
+            "cache_read_input_tokens": 10000 + number,
+            "output_tokens": 500,
+        },
+        "metadata": {"team": "search"},
+    }
 
 
 def _authorization(request_id: str, api_key: str, token: str) -> bytes:
