@@ -110,6 +110,18 @@ class TestAGrantedRequest:
         answer = Relay().authorize(make_payer(), input_tokens=0, max_output_tokens=None)
         assert answer.body["amount"] == "0.960000"
 
+    @pytest.mark.parametrize(
+        ("context_window", "amount"),
+        [(32_000, "0.480000"), (200_000, "1.920000"), (None, "1.920000")],  # × 15; the last two 128,000 tokens
+    )
+    def test_reserves_the_context_window_up_to_128_000_where_the_model_s_maximum_is_unknown(
+        self, context_window: int | None, amount: str
+    ) -> None:
+        Model.objects.filter(public_id=SONNET).update(max_output_tokens=None, context_window=context_window)
+        pricing.bump_version()
+        answer = Relay().authorize(make_payer(), input_tokens=0, max_output_tokens=None)
+        assert (answer.status, answer.body["amount"]) == (201, amount)
+
     def test_a_maximum_output_of_null_is_an_absent_one(self) -> None:
         payer, relay = make_payer(), Relay()
         body = {"api_key": payer.api_key, "model": SONNET, "request_id": "a", "input_tokens": 0}
