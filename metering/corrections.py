@@ -6,7 +6,9 @@ What a correction names is judged under the wallet's lock:
 - what has not come yet, or itself waits for what it corrects, may still come: the correction is parked;
 - what was no estimate, or was replaced before, stands as it is. The correction speaks of a call that is charged
   already, so it is refused: counted as a duplicate, kept beside the parked events and recorded as a conflict;
-- an event that names itself is one call, charged once, and recorded as a conflict.
+- an event that names itself is one call, charged once, and recorded as a conflict;
+- so are events that name one another in a ring: the first of them is charged as if it replaced nothing, and recorded as
+  a conflict; the others follow (metering.rings).
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from billing import ledger
-from metering import adjustments
+from metering import adjustments, rings
 from metering.ingestion import Event
 from metering.models import UsageAdjustment
 from metering.rating import Unrateable
@@ -34,13 +36,15 @@ Verdict = tuple[Event, Unrateable]
 class Judged:
     """Corrections that can be charged now, those that are refused, and those that wait; with reasons.
 
-    `charged` and `parked` are the numbers of what the ready ones replace, by (customer, the correction's number).
+    `charged` and `parked` are the numbers of what the ready ones replace, by (customer, the correction's number). `own`
+    and `firsts` replace nothing: they name themselves, or are the first of a ring.
     """
 
     ready: list["Rated"] = field(default_factory=list)
     charged: dict[tuple[int, int], int] = field(default_factory=dict)
     parked: dict[tuple[int, int], int] = field(default_factory=dict)
     own: list[Event] = field(default_factory=list)
+    firsts: list[Event] = field(default_factory=list)
     refused: list[Verdict] = field(default_factory=list)
     waiting: list[tuple["Rated", Unrateable]] = field(default_factory=list)
 
@@ -62,11 +66,11 @@ class _Target:
             return Unrateable("replaced_before", "the event it replaces was replaced by another one before")
         if self.is_estimated is not None:
             return None if self.is_estimated else _final()
-        if self.resolution is None:
+        if self.number is None:
             return Unrateable("replaces_unknown", "the event it replaces has not come yet")
         if self.resolution:
             return Unrateable("replaces_refused", "the event it replaces was set aside and not charged")
-        if self.waits_for is not None:
+        if self.waits_for is not None or self.resolution is None:  # None: it is judged in this transaction.
             return Unrateable("replaces_parked", "the event it replaces waits for the one that it replaces itself")
         return None if self.is_waiting_estimate else _final()
 
@@ -110,7 +114,28 @@ def judge(corrections: Sequence["Rated"]) -> Judged:
             judged.waiting.append((item, why))
         else:
             judged.refused.append((event, why))
+    _cut_rings(judged)
     return judged
+
+
+def _cut_rings(judged: Judged) -> None:
+    """Of the corrections that wait for another one, charge the first of each ring now."""
+    firsts = _first_of_rings([(item.event, why) for item, why in judged.waiting])
+    if not firsts:
+        return
+    waiting, judged.waiting = judged.waiting, []
+    for item, why in waiting:
+        if (item.event.customer_id, item.event.number) in firsts:
+            judged.ready.append(item)
+            judged.firsts.append(item.event)
+        else:
+            judged.waiting.append((item, why))
+
+
+def _first_of_rings(waiting: Sequence[Verdict]) -> set[tuple[int, int]]:
+    """The first of each ring among these. Each in a ring waits for another correction; most wait for none."""
+    events = [event for event, why in waiting if why.reason == "replaces_parked"]
+    return rings.first_of_rings(events) if events else set()
 
 
 def _accept(judged: Judged, item: "Rated", target: _Target) -> None:
@@ -137,12 +162,19 @@ def still_waiting(events: Sequence[Event]) -> dict[int, Unrateable]:
     if not events:
         return {}
     targets = _targets(events)
-    waiting = {}
+    waiting: list[Verdict] = []
     for event in events:
         why = targets[event.customer_id, event.replaces or ""].verdict()
         if why is not None and why.reason in WAITING and event.replaces != event.id:
-            waiting[event.number] = why
-    return waiting
+            waiting.append((event, why))
+    firsts = _first_of_rings(waiting)
+    return {event.number: why for event, why in waiting if (event.customer_id, event.number) not in firsts}
+
+
+def of_nothing_known(events: Sequence[Event]) -> list[Event]:
+    """Those corrections of locked wallets whose event has not come."""
+    targets = _targets(events)
+    return [event for event in events if targets[event.customer_id, event.replaces or ""].number is None]
 
 
 def take_back(

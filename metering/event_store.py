@@ -86,6 +86,16 @@ def record_own_corrections(events: Sequence[Event], *, at: datetime) -> None:
     _conflicts(events, kind="replaces_itself", detail="it names itself as the event that it replaces", at=at)
 
 
+def record_first_of_rings(events: Sequence[Event], *, at: datetime) -> None:
+    """Record those corrections at which a ring was cut; they were charged as if they replaced nothing."""
+    _conflicts(
+        events,
+        kind="replaces_in_ring",
+        detail="what it replaces leads back to it; it came first of this ring, and was charged as it stands",
+        at=at,
+    )
+
+
 def _conflicts(events: Sequence[Event], *, kind: str, detail: str, at: datetime) -> None:
     if not events:
         return

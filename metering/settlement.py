@@ -385,6 +385,7 @@ def _replace(judged: corrections.Judged, *, wallets: dict[int, ledger.LockedWall
     parked = [(customer_id, number) for (customer_id, _), number in judged.parked.items()]
     event_store.resolve_parked(parked, at=at, resolution="replaced")
     event_store.record_own_corrections(judged.own, at=at)
+    event_store.record_first_of_rings(judged.firsts, at=at)
     _store(judged.ready, wallets=wallets, at=at)
 
 

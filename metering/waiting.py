@@ -157,6 +157,10 @@ _REASONS = {
         "Correction of itself",
         "Charged once, as any event: find out which event the relay meant, and whether both were charged.",
     ),
+    "replaces_in_ring": (
+        "Corrections in a ring",
+        "One call, charged once: find out why the relay sent corrections of one another, and which of them is right.",
+    ),
     "other_content": (
         "Same id, other content",
         "The first report counts: find out why the relay used an id twice, then mark these as dealt with.",
