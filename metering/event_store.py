@@ -15,6 +15,7 @@ from relayadmin.db import bytes_array, copy_rows, copy_text, number_array, serve
 from relayadmin.money import amount_text
 
 NULL = "\\N"
+NEVER_CAME = b""  # The digest of an id that was taken for an event that never came.
 
 if TYPE_CHECKING:
     from metering.settlement import Rated
@@ -66,10 +67,17 @@ def record_conflicts(repeated: Sequence[Event], *, at: datetime) -> None:
             binary=True,
         )
         kept = {(row[0], row[1]): bytes(row[2]) for row in cursor.fetchall()}
+    others = [event for event in repeated if kept[event.customer_id, event.id] != event.digest]
     _conflicts(
-        [event for event in repeated if kept[event.customer_id, event.id] != event.digest],
+        [event for event in others if kept[event.customer_id, event.id] != NEVER_CAME],
         kind="other_content",
         detail="this id was reported before with other content; the first report was charged",
+        at=at,
+    )
+    _conflicts(
+        [event for event in others if kept[event.customer_id, event.id] == NEVER_CAME],
+        kind="came_after_correction",
+        detail="it came after the event that replaces it had been charged as it stands; only that one was charged",
         at=at,
     )
 
@@ -96,17 +104,25 @@ def record_first_of_rings(events: Sequence[Event], *, at: datetime) -> None:
     )
 
 
-def _conflicts(events: Sequence[Event], *, kind: str, detail: str, at: datetime) -> None:
+def record_decisions(events: Sequence[Event], *, kind: str, actor: str, at: datetime) -> None:
+    """Record what an operator decided on corrections of what never came: nothing is left to look into."""
+    _conflicts(
+        events, kind=kind, detail=f"what it replaces had not come, and {actor} decided on it", at=at, is_dealt_with=True
+    )
+
+
+def _conflicts(events: Sequence[Event], *, kind: str, detail: str, at: datetime, is_dealt_with: bool = False) -> None:
     if not events:
         return
+    resolved = at.isoformat() if is_dealt_with else NULL
     with server_cursor() as cursor:
         copy_rows(
             cursor,
             EventConflict._meta.db_table,
-            "customer_id, event_id, kind, detail, payload, received_at",
+            "customer_id, event_id, kind, detail, payload, received_at, resolved_at",
             [
                 f"{event.customer_id}\t{copy_text(event.id)}\t{kind}\t{copy_text(detail)}"
-                f"\t{copy_text(payload_json(event))}\t{at.isoformat()}"
+                f"\t{copy_text(payload_json(event))}\t{at.isoformat()}\t{resolved}"
                 for event in events
             ],
         )
@@ -296,18 +312,62 @@ def still_parked(events: Sequence[Event]) -> set[tuple[int, int]]:
         return {(row[0], row[1]) for row in cursor.fetchall()}
 
 
-def resolve_parked(events: Iterable[tuple[int, int]], *, at: datetime, resolution: str = "settled") -> None:
+def take_replaced_ids(corrections: Sequence[Event], *, at: datetime) -> None:
+    """Take the ids of what these corrections replace, which never came; if it comes, it is a duplicate.
+
+    Each stands beside the parked events as replaced. Raises django.db.IntegrityError if it has come.
+    """
+    by_name = {(event.customer_id, event.replaces or ""): event for event in corrections}
+    names = sorted(by_name)
+    if not names:
+        return
+    with server_cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO metering_eventkey (customer_id, event_id, digest)"
+            " SELECT customer_id, event_id, %s FROM unnest(%s::bigint[], %s::text[]) AS t (customer_id, event_id)"
+            " RETURNING customer_id, event_id, id",
+            [
+                NEVER_CAME,
+                number_array([customer_id for customer_id, _ in names]),
+                text_array([name for _, name in names]),
+            ],
+        )
+        numbers = {(row[0], row[1]): row[2] for row in cursor.fetchall()}
+    ParkedEvent.objects.bulk_create(
+        ParkedEvent(
+            customer_id=event.customer_id,
+            number=numbers[name],
+            api_key_id=event.api_key_pk,
+            event_id=name[1],
+            model=kept_name(event.model),
+            channel=kept_name(event.channel or ""),
+            reason="never_came",
+            detail="it never came; the event that replaces it was charged as it stands",
+            payload={"id": name[1], "replaced_by": event.id},
+            occurred_at=event.occurred_at,
+            received_at=at,
+            resolved_at=at,
+            resolution="replaced",
+        )
+        for name, event in by_name.items()
+    )
+
+
+def resolve_parked(
+    events: Iterable[tuple[int, int]], *, at: datetime, resolution: str = "settled", decided_by: str = ""
+) -> None:
     """Mark parked events, by (customer, number), as settled or what else became of them."""
     named = list(events)
     if named:
         with server_cursor() as cursor:
             cursor.execute(
-                "UPDATE metering_parkedevent p SET resolved_at = %s, resolution = %s"
+                "UPDATE metering_parkedevent p SET resolved_at = %s, resolution = %s, decided_by = %s"
                 " FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, number)"
                 " WHERE p.customer_id = t.customer_id AND p.number = t.number AND p.resolved_at IS NULL",
                 [
                     at,
                     resolution,
+                    decided_by,
                     number_array([customer_id for customer_id, _ in named]),
                     number_array([number for _, number in named]),
                 ],

@@ -1,7 +1,7 @@
 """Events that wait: of unknown keys, or without a price. Kept, shown, and settled once what was missing is there."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -193,16 +193,8 @@ def _before_turn(rows: QuerySet[Row], limit: int, turn: int) -> int:
 
 
 def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
-    events = []
     rows = {(row.customer_id, row.number): row for row in page}
-    for row in page:
-        try:
-            event = restore(row.payload)
-        except InvalidUsage:
-            continue  # A stricter format than when it came: it stays, for the operator to look at.
-        event.customer_id, event.api_key_pk, event.number = row.customer_id, row.api_key_id, row.number
-        events.append(event)
-    ready, waiting = settlement.rateable(events, at=at)
+    ready, waiting = settlement.rateable(restored(page), at=at)
     _note_reasons([(rows[event.customer_id, event.number], event, why) for event, why in waiting])
     settled = 0
     for chunk in chunks(ready, settlement.CUSTOMERS_PER_TRANSACTION):
@@ -211,6 +203,19 @@ def _settle_page(page: list[ParkedEvent], at: datetime) -> int:
         except (DataError, IntegrityError):
             settled += sum(_settle_alone(event, at) for event in chunk)
     return settled
+
+
+def restored(page: Iterable[ParkedEvent]) -> list[Event]:
+    """The events of parked rows, but those that today's stricter format refuses: they stay, to be looked at."""
+    events = []
+    for row in page:
+        try:
+            event = restore(row.payload)
+        except InvalidUsage:
+            continue
+        event.customer_id, event.api_key_pk, event.number = row.customer_id, row.api_key_id, row.number
+        events.append(event)
+    return events
 
 
 def _note_reasons(waiting: Sequence[tuple[ParkedEvent, Event, Unrateable]]) -> None:

@@ -202,6 +202,13 @@ def settle_parked(parked: Sequence[Event], *, at: datetime) -> set[int]:
     return in_transaction(work)
 
 
+def charge_parked(parked: Sequence[Event], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> list[Event]:
+    """Charge waiting events of locked wallets, whatever they replace; returns those that have a price."""
+    rated, _ = _rate_all(list(parked), wallets=wallets, at=at)
+    _store(rated, wallets=wallets, at=at)
+    return [item.event for item in rated]
+
+
 def _charge(events: list[Event], *, wallets: dict[int, ledger.LockedWallet], at: datetime) -> Result:
     rated, parked = _rate_all(events, wallets=wallets, at=at)
     # Before corrections are judged: what they name may be among these.

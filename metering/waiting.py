@@ -138,7 +138,8 @@ _REASONS = {
     "unknown_inference_geo": ("Unknown geography", _WORD),
     "replaces_unknown": (
         "Correction of nothing known",
-        "Have the relay report the events that these replace; each is settled when its own has come.",
+        "Have the relay report the events that these replace; each is settled when its own has come. If one never will,"
+        " charge its correction as it stands, or refuse it, in the list.",
     ),
     "replaces_parked": ("Correction of a correction", "Settle the events that these replace; each follows its own."),
     "replaces_final": (
@@ -160,6 +161,11 @@ _REASONS = {
     "replaces_in_ring": (
         "Corrections in a ring",
         "One call, charged once: find out why the relay sent corrections of one another, and which of them is right.",
+    ),
+    "came_after_correction": (
+        "Estimate after its correction",
+        "Not charged, for the correction was charged as it stands by an operator: compare the two, then mark these as"
+        " dealt with.",
     ),
     "other_content": (
         "Same id, other content",

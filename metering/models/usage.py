@@ -17,7 +17,7 @@ class EventKey(HotModel):
 
     customer = customer_key()
     event_id = models.CharField(max_length=255, db_collation="C", help_text="The relay's id of the event.")
-    digest = models.BinaryField(max_length=16, help_text="Of all that matters in the event.")
+    digest = models.BinaryField(max_length=16, help_text="Of all that matters in the event; empty if it never came.")
 
     def __str__(self) -> str:
         return self.event_id
@@ -136,6 +136,13 @@ class ParkedEvent(WaitingEvent):
     channel = models.CharField(max_length=255, blank=True)
     subject = models.CharField(
         max_length=255, blank=True, default="", db_default="", help_text="What it waits for: a model, a channel, …"
+    )
+    decided_by = models.CharField(
+        max_length=150,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Who had it charged as it stands, or refused; empty: nobody had to.",
     )
 
     class Meta:
