@@ -9,7 +9,7 @@ from django.db import connection
 
 from billing import ledger
 from metering import corrections, parking, settlement
-from metering.models import EventConflict, UsageAdjustment, UsageEvent
+from metering.models import EventConflict, ParkedEvent, UsageAdjustment, UsageEvent
 from tests.concurrency.racing import assert_books_are_right, at_once, look_without_lock, wait_until, waiting_for
 from tests.concurrency.test_batches_at_once import sender, summed
 from tests.world import EXAMPLE_CHARGE, Payer, Relay, make_event, make_payer
@@ -68,6 +68,28 @@ def test_without_the_wallet_s_lock_both_take_it_back_and_the_database_refuses_th
     assert seen == [1, 1], "both would have taken it back"
     assert summed(answers) == {"accepted": 1, "rejected": 1}
     assert payer.balance == 50 - EXAMPLE_CHARGE
+
+
+def test_a_ring_whose_members_come_at_the_same_moment_ends_as_one_charge() -> None:
+    payers, token = [make_payer() for _ in range(6)], Relay().token
+    rings = []
+    for payer in payers:
+        ids = [f"ring-{place}" for place in range(3)]
+        first, second = ({**estimate(payer), "id": ids[place], "replaces": ids[place - 1]} for place in (0, 1))
+        rings.append([first, second, make_event(payer, id=ids[2], replaces=ids[1])])
+
+    senders = [sender(token, [ring[place] for ring in rings]) for place in range(3)]
+    total = summed(at_once([*senders, sender(token, [event for ring in rings[::-1] for event in ring[::-1]])]))
+    assert total["accepted"] + total["parked"] + total["duplicates"] == 36
+
+    for _ in range(3):
+        parked = ParkedEvent.objects.filter(customer__in=[payer.customer for payer in payers], resolved_at=None)
+        parking.settle_parked(parked_ids=[row.pk for row in parked], at=datetime.now(UTC))
+    assert not parked.all().exists()
+    assert {payer.balance for payer in payers} == {50 - EXAMPLE_CHARGE}
+    for payer in payers:
+        assert EventConflict.objects.filter(customer=payer.customer, kind="replaces_in_ring").count() == 1
+    assert_books_are_right(*(payer.customer for payer in payers))
 
 
 def test_an_estimate_and_its_correction_at_the_same_moment_end_as_one_charge() -> None:
