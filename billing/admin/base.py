@@ -57,6 +57,8 @@ class Question:
     button: str
     back: str
     is_dangerous: bool = field(default=True)
+    # What its form sends along: (name, value).
+    hidden: Sequence[tuple[str, str]] = ()
 
 
 class BoundedPaginator(Paginator):

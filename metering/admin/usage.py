@@ -229,7 +229,7 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
             panels.append(
                 Panel(
                     title="Parked before it was settled",
-                    headers=("Reason", "Detail", "Received", "Resolved", "How"),
+                    headers=("Reason", "Detail", "Received", "Resolved", "How", "Decided by"),
                     rows=[
                         (
                             html.link(html.object_url(ParkedEvent, parked.pk), parked.reason),
@@ -237,6 +237,7 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
                             html.moment(parked.received_at),
                             html.moment(parked.resolved_at),
                             parked.resolution or html.NOTHING,
+                            parked.decided_by or html.NOTHING,
                         )
                     ],
                 )

@@ -15,6 +15,7 @@ from billing.admin.base import Question, WorkAdmin, attach, home_or, looked_up, 
 from billing.admin.filters import CustomerFilter, DaysFilter, NamedFilter
 from billing.admin.ledger import CustomerColumn
 from metering import parking, waiting
+from metering.admin.decisions import DecisionAdmin
 from metering.models import (
     ApiKey,
     EventConflict,
@@ -170,10 +171,10 @@ class SweepAdmin(WaitingAdmin):
 
 
 @admin.register(ParkedEvent)
-class ParkedEventAdmin(CustomerColumn, SweepAdmin):
+class ParkedEventAdmin(CustomerColumn, DecisionAdmin, SweepAdmin):
     kind = "parked"
     empty_text = "Nothing waits: every event has been settled."
-    actions = ("settle_now",)
+    actions = ("settle_now", *DecisionAdmin.actions)
     list_display = (
         "event_id",
         "customer_link",
@@ -193,7 +194,7 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
         ("reason", "subject", "state_badge"),
         "detail",
         ("occurred_at", "received_at"),
-        ("resolved_at", "resolution"),
+        ("resolved_at", "resolution", "decided_by"),
         ("key_link", "event_link"),
         "payload_json",
     )
@@ -221,7 +222,7 @@ class ParkedEventAdmin(CustomerColumn, SweepAdmin):
 
     @display(description="Usage event")
     def event_link(self, obj: ParkedEvent) -> str:
-        if obj.resolved_at is None:
+        if obj.resolution != "settled":
             return html.NOTHING
         return html.hot_link(UsageEvent, obj.customer_id, obj.number)
 
