@@ -192,6 +192,16 @@ class TestRefused:
         parking.sweep(at=AT)
         assert payer.balance == 50 - ESTIMATED_CHARGE
 
+    def test_takes_the_correction_of_it_along(self) -> None:
+        payer, relay = make_payer(), Relay()
+        _, new, row = park(payer, relay, estimated=True)
+        relay.report(make_event(payer, replaces=new["id"]))
+        refuse(row)
+        parking.sweep(at=AT)
+        assert not ParkedEvent.objects.filter(customer=payer.customer, resolved_at=None).exists()
+        assert conflicts(payer, is_open=True) == ["replaces_refused"]
+        assert payer.balance == 50
+
 
 @pytest.mark.parametrize("decide", [charge, refuse])
 class TestNoDecision:
