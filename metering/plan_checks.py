@@ -7,7 +7,7 @@ from decimal import Decimal
 from metering.meters import NAMES
 from metering.plan_terms import PlanTerms, Rule, best_rule, charge_price
 from metering.price_checks import difference_text, percent_change, second_look
-from metering.pricing import PriceRow, PriceTable, best_rows
+from metering.pricing import PriceRow, PriceTable, standard_at
 from relayadmin.money import ZERO
 
 AS_LISTED = Decimal(1)
@@ -70,12 +70,11 @@ def _changes(plan: PlanTerms, rule: Rule, table: PriceTable, limit_percent: Deci
         if not rule.fits(number, model.public_id, channel_id):
             continue
         listed = table.charges.get(number, ())
-        rows = best_rows((("charge", row) for row in listed), "", at, 0)
-        standard = {meter: row.unit_price for (_, meter), row in rows.items()}
+        standard = standard_at(listed, at)
         before = plan.rules_for(number, model.public_id, channel_id)
         for row in listed:
-            old_rule = best_rule(before, row.meter, at)
-            if _holds(row, rule) and best_rule((*before, rule), row.meter, at) is rule:
+            old_rule = best_rule(before, row.meter, at, standard)
+            if _holds(row, rule) and best_rule((*before, rule), row.meter, at, standard) is rule:
                 old, new = (charge_price(plan, one, row.meter, row.unit_price, standard) for one in (old_rule, rule))
                 why = second_look(*(_compared(plan, old_rule, rule, row) or (old, new)), limit_percent=limit_percent)
                 yield _Change(model.public_id, row, old, new, why)

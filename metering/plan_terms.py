@@ -1,17 +1,38 @@
 """What a plan makes of list prices: its multiplier, its rules, and what it charges for what did not complete. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
-from metering.meters import BY_NAME, PROMPT_METERS
+from metering.meters import PLAIN_METER, PROMPT_METERS
 from relayadmin.money import EXACT, to_unit_price
 
 # A price in proportion to another is rounded once, to a unit price's 9 decimals; this is only the way there.
 _RATIO = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
+_ONE = Decimal(1)
 KNOWN, INPUT, NOTHING = "known", "input", "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """What a standard request with a short prompt pays on the list at a moment, by meter: unit prices in USD.
+
+    `taken_from` names the meter whose price stands there where the list has none of the meter's own.
+    """
+
+    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    taken_from: Mapping[str, str] = field(default_factory=dict)
+
+    def followed(self, meter: str) -> tuple[str, ...]:
+        """The meters whose rules are about a meter, the nearest first, itself at the head.
+
+        Cached tokens follow what they would have counted as without a cache. A price that was taken over follows the
+        one that it was taken from, and so do the cached tokens of that meter.
+        """
+        own = (meter, PLAIN_METER[meter]) if meter in PLAIN_METER else (meter,)
+        return tuple(dict.fromkeys((*own, *(self.taken_from[name] for name in own if name in self.taken_from))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +59,16 @@ class Rule:
             return False
         return self.effective_until is None or at < self.effective_until
 
-    def covers(self, meter: str) -> bool:
-        """Whether it is about a meter: named, all of them, or a cache meter, which follows the input's."""
-        return self.meter in {"", meter} or (self.meter == "input" and BY_NAME[meter].is_cache)
+    def covers(self, followed: Sequence[str]) -> bool:
+        """Whether it is about a meter that follows these: it names one of them, or is about all meters."""
+        return not self.meter or self.meter in followed
 
-    def rank(self, meter: str) -> tuple[bool, int, int, bool, datetime, int]:
-        """Of several that fit the highest wins: model, family, meter, channel, then the one that began last."""
-        named = 0 if not self.meter else 2 if self.meter == meter else 1
+    def rank(self, followed: Sequence[str]) -> tuple[bool, int, int, bool, datetime, int]:
+        """Of several that fit the highest wins: model, family, meter, channel, then the one that began last.
+
+        Of those that name a meter, the one whose meter is the nearest of the `followed`.
+        """
+        named = len(followed) - followed.index(self.meter) if self.meter else 0
         return (
             self.model_id is not None,
             len(self.family),
@@ -87,32 +111,33 @@ class PlanTerms:
         return held[-1].aborted if status == "aborted" else held[-1].failed
 
 
-def best_rule(rules: tuple[Rule, ...], meter: str, at: datetime) -> Rule | None:
-    """The most specific of rules that fit a model on a channel, for one meter at one moment."""
-    found = [rule for rule in rules if rule.covers(meter) and rule.holds(at)]
-    return max(found, key=lambda rule: rule.rank(meter), default=None)
+def best_rule(rules: tuple[Rule, ...], meter: str, at: datetime, standard: Standard) -> Rule | None:
+    """The most specific of rules that fit a model on a channel, for one meter at one moment of the list."""
+    if not rules:
+        return None
+    followed = standard.followed(meter)
+    found = [rule for rule in rules if rule.covers(followed) and rule.holds(at)]
+    return max(found, key=lambda rule: rule.rank(followed), default=None)
 
 
 def charge_price(
-    plan: PlanTerms, rule: Rule | None, meter: str, listed: Decimal, standard: Mapping[str, Decimal]
+    plan: PlanTerms, rule: Rule | None, meter: str, listed: Decimal, standard: Standard, *, factor: Decimal = _ONE
 ) -> Decimal:
-    """A plan's unit price of a meter, USD. `listed` is the list price that holds for the request.
+    """A plan's unit price of a meter, USD, times a factor, rounded once. `listed` is what the list has for the request.
 
-    `standard` are the list prices by meter of a standard request with a short prompt at the same moment: a fixed price
-    stands in the place of its meter's, and tiers, variants and (for a fixed input price) cache prices keep their
-    proportion to it.
+    A fixed price stands in the place of what `standard`, of the same moment, has for its meter: tiers, variants and the
+    meters that follow it keep their proportion to that.
     """
-    if rule is None:
-        return to_unit_price(EXACT.multiply(listed, plan.multiplier))
-    if rule.multiplier is not None:
-        return to_unit_price(EXACT.multiply(listed, rule.multiplier))
-    fixed = rule.unit_price if rule.unit_price is not None else listed
-    reference = standard.get(rule.meter)
-    if listed == reference and rule.meter == meter:
-        return fixed
-    if not reference:  # What was free has no proportions.
-        return fixed if rule.meter == meter else to_unit_price(EXACT.multiply(listed, plan.multiplier))
-    return to_unit_price(_RATIO.divide(_RATIO.multiply(listed, fixed), reference))
+    if rule is None or rule.unit_price is None:
+        multiplier = plan.multiplier if rule is None or rule.multiplier is None else rule.multiplier
+        return to_unit_price(EXACT.multiply(EXACT.multiply(listed, multiplier), factor))
+    fixed = EXACT.multiply(rule.unit_price, factor)
+    reference = standard.prices.get(rule.meter)
+    if reference:
+        return to_unit_price(_RATIO.divide(EXACT.multiply(listed, fixed), reference))
+    if rule.meter == meter:
+        return to_unit_price(fixed)
+    return to_unit_price(EXACT.multiply(EXACT.multiply(listed, plan.multiplier), factor))  # Free has no proportions.
 
 
 def is_charged(meter: str, charged: str) -> bool:

@@ -10,8 +10,8 @@ from django.db.models import F
 
 from metering.meters import NAMES, PER_MILLION
 from metering.models import CustomerPlan
-from metering.plan_terms import PlanTerms, Rule, best_rule, charge_price
-from metering.pricing import PriceRow, PriceTable, best_rows, in_window, rows_in_force
+from metering.plan_terms import PlanTerms, Rule, Standard, best_rule, charge_price
+from metering.pricing import PriceRow, PriceTable, in_window, rows_in_force, standard_at
 
 _PLACES = {name: place for place, name in enumerate(NAMES)}
 _RATIO = Context(prec=6, rounding=ROUND_HALF_UP)
@@ -147,12 +147,15 @@ def _stretches(
 ) -> list[tuple[datetime | None, datetime | None]]:
     """The stretches of a row, from the one that holds at `at` or first after it, in which its price stays the same."""
     bounds = {begins for begins, _, _ in terms if begins is not None}
-    for _, _, rules in terms:
-        for rule in rules:
-            if rule.covers(row.meter):
-                bounds |= {bound for bound in (rule.effective_from, rule.effective_until) if bound}
-                if rule.unit_price is not None:
-                    bounds |= _bounds_of(live, rule.meter)
+    own = Standard().followed(row.meter)
+    ever = Standard(taken_from={other.meter: other.taken_from for other in live if other.taken_from})
+    followed = ever.followed(row.meter)
+    for rule in (rule for _, _, rules in terms for rule in rules if rule.covers(followed)):
+        bounds |= {bound for bound in (rule.effective_from, rule.effective_until) if bound}
+        if rule.unit_price is not None:
+            bounds |= _bounds_of(live, rule.meter)
+        if rule.meter and rule.meter not in own:  # It covers the meter while the list has no price of its own.
+            bounds = bounds.union(*(_bounds_of(live, meter) for meter in own))
     begins, ends = row.effective_from, row.effective_until
     past = [bound for bound in bounds if bound <= at and (begins is None or bound > begins)]
     first = max(past) if past else begins
@@ -197,11 +200,8 @@ def _own(
     row: PriceRow, live: Sequence[PriceRow], plan: PlanTerms, rules: tuple[Rule, ...], moment: datetime
 ) -> Decimal:
     """The plan's price of a row at a moment."""
-    rule = best_rule(rules, row.meter, moment)
-    standard: dict[str, Decimal] = {}
-    if rule is not None and rule.unit_price is not None:
-        plain = best_rows([("charge", other) for other in live], "", moment, 0)
-        standard = {meter: other.unit_price for (_, meter), other in plain.items()}
+    standard = standard_at(live, moment) if rules else Standard()
+    rule = best_rule(rules, row.meter, moment, standard)
     return charge_price(plan, rule, row.meter, row.unit_price, standard)
 
 

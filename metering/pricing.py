@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from decimal import Decimal
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 from django.db.models import F
 
 from metering.catalog import Catalog
-from metering.meters import PER_MILLION
+from metering.meters import PER_MILLION, TAKEN_OVER
 from metering.models import Plan, PlanPolicy, PlanRule, Price, UpstreamAccount, UpstreamTerms
-from metering.plan_terms import KNOWN, PlanTerms, Policy, Rule, best_rule, charge_price, is_charged
+from metering.plan_terms import KNOWN, PlanTerms, Policy, Rule, Standard, best_rule, charge_price, is_charged
 from metering.rating import REQUEST, MeterPrice, RateCard, Unrateable
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO, to_unit_price
@@ -24,7 +24,10 @@ LIST_PLAN = "list"
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """A price as the book has it; None bounds are open, the variant "" is the standard."""
+    """A price as the book has it; None bounds are open, the variant "" is the standard.
+
+    `taken_from` names the meter that it was taken over from, if the book had none of the meter's own.
+    """
 
     id: int
     variant: str
@@ -36,6 +39,7 @@ class PriceRow:
     effective_until: datetime | None
     daily_from: time | None
     daily_until: time | None
+    taken_from: str = ""
 
     def holds(self, at: datetime, prompt_tokens: int) -> bool:
         if self.effective_from is not None and at < self.effective_from:
@@ -179,10 +183,8 @@ class PriceTable:
     def _make_card(self, grid: _Grid, asked: Asked, plan: PlanTerms, at: datetime, prompt_tokens: int) -> RateCard:
         best = best_rows(grid.rows, asked.variant, at, prompt_tokens)
         self._check_variant(best, asked)
-        # A fixed price takes the place of what a standard request with a short prompt has on the list.
-        fixes = any(rule.unit_price is not None for rule in grid.rules)
-        plain = best_rows(grid.rows, "", at, 0) if fixes else {}
-        standard = {meter: row.unit_price for (kind, meter), row in plain.items() if kind == "charge"}
+        listed_rows = (row for kind, row in grid.rows if kind == "charge")
+        standard = standard_at(listed_rows, at) if grid.rules else Standard()
         geo = Decimal(self.catalog.models[asked.model_id].us_multiplier) if asked.in_us else Decimal(1)
         contract = Decimal(1) if asked.account_id is None else self.accounts[asked.account_id].multiplier(at)
         meters, rules = {}, {}
@@ -192,10 +194,10 @@ class PriceTable:
             if row is None or (meter != REQUEST and (cost is None or listed is None)):
                 continue  # The fee for a request may be one side's alone: nobody reports it, so nothing would park.
             factor = geo if row.per == PER_MILLION else Decimal(1)
-            rule = best_rule(grid.rules, meter, at)
+            rule = best_rule(grid.rules, meter, at, standard)
             charge = ZERO
             if listed is not None and is_charged(meter, asked.charged):
-                charge = EXACT.multiply(charge_price(plan, rule, meter, listed.unit_price, standard), factor)
+                charge = charge_price(plan, rule, meter, listed.unit_price, standard, factor=factor)
             paid = ZERO if cost is None else EXACT.multiply(EXACT.multiply(cost.unit_price, factor), contract)
             meters[meter] = MeterPrice(
                 charge=to_unit_price(charge),
@@ -272,6 +274,15 @@ def best_rows(
     return best
 
 
+def standard_at(listed: Iterable[PriceRow], at: datetime) -> Standard:
+    """Of a model's rows on the list, what a standard request with a short prompt pays at a moment."""
+    best = best_rows((("charge", row) for row in listed), "", at, 0)
+    return Standard(
+        {meter: row.unit_price for (_, meter), row in best.items()},
+        {meter: row.taken_from for (_, meter), row in best.items() if row.taken_from},
+    )
+
+
 def _sizes(
     grid: _Grid, variant: str, at: datetime, prompt_tokens: int, best: Mapping[tuple[str, str], PriceRow]
 ) -> dict[str, int]:
@@ -328,9 +339,11 @@ def load(version: int) -> PriceTable:
         "effective_until",
         "daily_from",
         "daily_until",
+        "derived",
     )
-    for kind, channel_id, model_id, *rest in rows.iterator(chunk_size=5_000):
-        row = PriceRow(*cast("tuple[Any, ...]", rest))
+    for kind, channel_id, model_id, *rest, derived in rows.iterator(chunk_size=5_000):
+        columns: tuple[Any, ...] = (*rest, TAKEN_OVER.get(derived, ""))
+        row = PriceRow(*columns)
         if kind == Price.Kind.CHARGE:
             charges.setdefault(model_id, []).append(row)
         else:

@@ -3,18 +3,8 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
+from metering.meters import PLAIN_METER
 from relayadmin.money import EXACT, ZERO, line_amount
-
-# Each meter of caching, and the meter that its tokens would have counted in without a cache.
-PLAIN_METER = {
-    "cache_read": "input",
-    "audio_cache_read": "audio_input",
-    "image_cache_read": "image_input",
-    "cache_write_5m": "input",
-    "cache_write_30m": "input",
-    "cache_write_1h": "input",
-    "cache_write_12h": "input",
-}
 
 
 def cache_savings(quantities: Mapping[str, int], prices: Mapping[str, tuple[Decimal, int]]) -> Decimal:

@@ -5,7 +5,7 @@ What is in force is never changed, only ended or followed by another: prices of 
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -123,6 +123,10 @@ class RuleForm(OfAPlanForm):
             "effective_until",
             "reason",
         )
+        help_texts: ClassVar[dict[str, str]] = {
+            "meter": "Empty for all meters. Cache prices, and those that the book took over from another meter, follow"
+            " its rule unless one names them."
+        }
 
     def __init__(self, *args: Any, plan: Plan, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,24 +1,32 @@
-"""How often the input price is in a cache price, for many price rows in one query."""
+"""How often the price of plain input is in a cache price, for many price rows in one query."""
 
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context
 
-from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, CharField, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, Value, When
 
 from billing.admin import html
-from metering.meters import BY_NAME
+from metering.meters import PLAIN_METER
 from metering.models import Price
 
 _RATIO = Context(prec=6, rounding=ROUND_HALF_UP)
 
 
 def with_input_price(prices: QuerySet[Price], now: datetime) -> QuerySet[Price]:
-    """Each row with `input_price`: what input costs beside it, now, when it begins, or just before it ended."""
+    """Each row with `input_price`: what input costs beside it, now, when it begins, or just before it ended.
+
+    Beside a cache price it is the input of the same kind: text, audio or images.
+    """
     moment = Case(
         When(effective_until__lte=now, then=F("effective_until") - timedelta(microseconds=1)),
         When(effective_from__gt=now, then=F("effective_from")),
         default=Value(now),
         output_field=DateTimeField(),
+    )
+    plain = Case(
+        *(When(meter=meter, then=Value(plain)) for meter, plain in PLAIN_METER.items()),
+        default=Value("input"),
+        output_field=CharField(),
     )
     beside = (
         Price.objects.filter(
@@ -29,19 +37,20 @@ def with_input_price(prices: QuerySet[Price], now: datetime) -> QuerySet[Price]:
             Q(daily_from=None) | Q(daily_from=OuterRef("daily_from")),
             kind=OuterRef("kind"),
             model_id=OuterRef("model_id"),
-            meter="input",
+            meter=OuterRef("plain_meter"),
             above_prompt_tokens__lte=OuterRef("above_prompt_tokens"),
         )
         .order_by("-variant", F("daily_from").desc(nulls_last=True), "-above_prompt_tokens")
         .values("unit_price")[:1]
     )
-    return prices.alias(looked_at=moment).annotate(input_price=Subquery(beside))
+    return prices.alias(looked_at=moment, plain_meter=plain).annotate(input_price=Subquery(beside))
 
 
 def multiple_of_input(price: Price) -> str:
-    """The multiple of a cache price that `with_input_price` has read: "0.1 ×"; a dash for other meters."""
+    """The multiple of a cache price that `with_input_price` has read: "0.1 ×", "0.1 × audio input"; or a dash."""
     beside = getattr(price, "input_price", None)
-    meter = BY_NAME.get(price.meter)
-    if meter is None or not meter.is_cache or not beside:
+    plain = PLAIN_METER.get(price.meter)
+    if plain is None or not beside:
         return html.NOTHING
-    return f"{_RATIO.divide(price.unit_price, beside).normalize():f} ×"
+    kind = "" if plain == "input" else f" {plain.replace('_', ' ')}"
+    return f"{_RATIO.divide(price.unit_price, beside).normalize():f} ×{kind}"

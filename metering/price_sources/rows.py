@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import Enum
 from itertools import pairwise
 
-from metering.meters import BY_NAME, PER_MILLION
+from metering.meters import BY_NAME, INPUT_PRICE, PER_MILLION, READ_PRICE
 from metering.price_sources.genai import Segment, SourceVariant, Tiers
 from relayadmin.money import EXACT, to_unit_price
 
@@ -54,9 +54,7 @@ HALF_PRICE = "half of the standard price"
 IN_PROPORTION = frozenset({BATCH, "flex"})
 TIER_IN_PROPORTION = "tier in proportion to the standard"
 _RATIO = Context(prec=60, rounding=ROUND_HALF_EVEN)
-INPUT_PRICE = "input price"
 WRITE_PRICE = "cache write price"
-READ_PRICE = "cache read price"
 # Google tells tokens of images, video and sound apart in usage, and gives them a price of their own only where it
 # differs from that of text: each with the meter of its cached tokens.
 GEMINI_KINDS = (("image_input", "image_cache_read"), ("video_input", None), ("audio_input", "audio_cache_read"))

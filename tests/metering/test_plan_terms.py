@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.plan_terms import PlanTerms, Policy, Rule, best_rule, charge_price, is_charged
+from metering.plan_terms import PlanTerms, Policy, Rule, Standard, best_rule, charge_price, is_charged
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MODEL, OTHER_MODEL, CHANNEL, OTHER_CHANNEL = 1, 2, 10, 11
@@ -31,21 +31,33 @@ def rule(number: int = 1, **fields: Any) -> Rule:
     return Rule(number, **{**plain, **fields})
 
 
-def winner(*rules: Rule, meter: str = "input", at: datetime = AT) -> int | None:
+def winner(
+    *rules: Rule, meter: str = "input", at: datetime = AT, taken_from: dict[str, str] | None = None
+) -> int | None:
     """The number of the rule that wins for claude-sonnet-4-5 on CHANNEL, in whatever order they come."""
     plan = PlanTerms(1, "p", Decimal(1), rules)
-    found = best_rule(plan.rules_for(MODEL, "claude-sonnet-4-5", CHANNEL), meter, at)
+    standard = Standard(taken_from=taken_from or {})
+    found = best_rule(plan.rules_for(MODEL, "claude-sonnet-4-5", CHANNEL), meter, at, standard)
     backwards = PlanTerms(1, "p", Decimal(1), rules[::-1])
-    assert best_rule(backwards.rules_for(MODEL, "claude-sonnet-4-5", CHANNEL), meter, at) == found
+    assert best_rule(backwards.rules_for(MODEL, "claude-sonnet-4-5", CHANNEL), meter, at, standard) == found
     return None if found is None else found.id
 
 
-def prices(*rules: Rule, multiplier: str = "1", listed: dict[str, Decimal] = LIST) -> dict[str, str]:
+def prices(
+    *rules: Rule,
+    multiplier: str = "1",
+    listed: dict[str, Decimal] = LIST,
+    taken_from: dict[str, str] | None = None,
+    factor: str = "1",
+) -> dict[str, str]:
     """The plan's prices of a model, by meter."""
     plan = PlanTerms(1, "p", Decimal(multiplier), rules)
     fitting = plan.rules_for(MODEL, "claude-sonnet-4-5", CHANNEL)
+    standard = Standard(listed, taken_from or {})
     found = {
-        meter: charge_price(plan, best_rule(fitting, meter, AT), meter, price, listed)
+        meter: charge_price(
+            plan, best_rule(fitting, meter, AT, standard), meter, price, standard, factor=Decimal(factor)
+        )
         for meter, price in listed.items()
     }
     return {meter: format(price.normalize(), "f") for meter, price in found.items()}
@@ -98,6 +110,24 @@ class TestTheMostSpecificRule:
         assert winner(of_input, meter="output") is None
         assert winner(of_input, meter="audio_input") is None
 
+    @pytest.mark.parametrize("kind", ["audio", "image"])
+    def test_a_rule_for_another_kind_of_input_covers_its_cache_meter(self, kind: str) -> None:
+        of_kind, of_text = rule(1, meter=f"{kind}_input"), rule(2, meter="input")
+        assert winner(of_kind, of_text, meter=f"{kind}_cache_read") == 1
+        assert winner(of_text, meter=f"{kind}_cache_read") is None
+        assert winner(of_kind, meter="cache_read") is None
+
+    def test_a_rule_covers_the_prices_that_the_list_has_taken_over_from_its_meter(self) -> None:
+        taken = {"image_input": "input", "image_cache_read": "cache_read", "video_input": "input"}
+        of_input, of_reads = rule(1, meter="input"), rule(2, meter="cache_read")
+        of_images = rule(3, meter="image_input")
+        assert [winner(of_input, meter=meter, taken_from=taken) for meter in taken] == [1, 1, 1]
+        assert winner(of_input, of_reads, meter="image_cache_read", taken_from=taken) == 2
+        assert winner(of_input, of_reads, of_images, meter="image_cache_read", taken_from=taken) == 3
+        assert winner(of_input, of_images, meter="image_input", taken_from=taken) == 3
+        assert winner(of_input, of_reads, meter="image_input", taken_from=taken) == 1
+        assert winner(of_input, meter="audio_input", taken_from=taken) is None
+
     def test_a_rule_for_input_goes_before_one_for_everything_on_cache_meters(self) -> None:
         assert winner(rule(1, meter="input"), rule(2), meter="cache_write_1h") == 1
 
@@ -129,10 +159,38 @@ class TestAPrice:
         fixed = rule(1, meter="input", unit_price=Decimal(2))
         assert prices(fixed, rule(2, meter="cache_read", unit_price=Decimal("0.25")))["cache_read"] == "0.25"
 
+    def test_each_cache_price_keeps_its_multiple_of_its_own_input_price(self) -> None:
+        listed = {"input": Decimal("0.3"), "audio_input": Decimal(1), "audio_cache_read": Decimal("0.1")}
+        assert prices(rule(meter="audio_input", unit_price=Decimal(3)), listed=listed) == {
+            "input": "0.3",
+            "audio_input": "3",
+            "audio_cache_read": "0.3",
+        }
+
+    def test_what_the_list_took_over_keeps_its_proportion_to_a_fixed_price(self) -> None:
+        listed = {"input": Decimal("0.3"), "image_input": Decimal("0.3"), "image_cache_read": Decimal("0.03")}
+        taken = {"image_input": "input", "image_cache_read": "cache_read"}
+        fixed = rule(meter="input", unit_price=Decimal("0.6"))
+        assert prices(fixed, listed=listed, taken_from=taken) == {
+            "input": "0.6",
+            "image_input": "0.6",
+            "image_cache_read": "0.06",
+        }
+        assert prices(fixed, listed=listed)["image_input"] == "0.3"
+
+    def test_is_rounded_once_after_all_that_multiplies_it(self) -> None:
+        listed = {"input": Decimal("0.010000003"), "cache_read": Decimal("0.010000003")}
+        assert prices(multiplier="1.5", listed=listed, factor="1.1")["input"] == "0.016500005"
+        assert prices(rule(multiplier=Decimal("1.5")), listed=listed, factor="1.1")["input"] == "0.016500005"
+        assert prices(rule(meter="input", unit_price=Decimal("0.000000005")), listed=listed, factor="1.1") == {
+            "input": "0.000000006",
+            "cache_read": "0.000000006",
+        }
+
     def test_a_fixed_price_keeps_the_proportions_of_tiers_and_variants(self) -> None:
         plan, fixed = PlanTerms(1, "p"), rule(meter="input", unit_price=Decimal("2.4"))
-        long_prompt = charge_price(plan, fixed, "input", Decimal(6), LIST)
-        batch = charge_price(plan, fixed, "input", Decimal("1.5"), LIST)
+        long_prompt = charge_price(plan, fixed, "input", Decimal(6), Standard(LIST))
+        batch = charge_price(plan, fixed, "input", Decimal("1.5"), Standard(LIST))
         assert (long_prompt, batch) == (Decimal("4.8"), Decimal("1.2"))
 
     def test_a_fixed_price_in_place_of_nothing_is_the_price_and_moves_nothing(self) -> None:
@@ -154,7 +212,7 @@ class TestAPrice:
     ) -> None:
         plan = PlanTerms(1, "p", Decimal("1.234567"))
         for one in (None, rule(multiplier=Decimal("0.333333")), rule(meter="input", unit_price=fixed)):
-            price = charge_price(plan, one, "cache_read", listed, {"input": reference})
+            price = charge_price(plan, one, "cache_read", listed, Standard({"input": reference}))
             assert price >= 0
             assert isinstance(exponent := price.as_tuple().exponent, int)
             assert exponent >= -9

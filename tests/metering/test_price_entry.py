@@ -240,6 +240,16 @@ def test_each_cache_price_is_shown_as_a_multiple_of_its_own_input_price(operator
     assert "0.125000 per 1,000,000 1.25 ×" in text_of(operator.get(page(Model, "change", model.pk)))
 
 
+def test_a_cache_price_of_sound_or_images_is_a_multiple_of_its_own_kind_of_input(operator: Client) -> None:
+    model = Model.objects.get(public_id="gemini-2.5-flash")
+    answer = operator.get(page(Price, "changelist"), {"model__id__exact": model.pk, "kind__exact": "charge"})
+    text = text_of(answer)
+    assert "Audio cache reads – 0.100000 per 1,000,000 0.1 × audio input always" in text
+    assert "Image cache reads – 0.030000 per 1,000,000 0.1 × image input always" in text
+    assert "Cache reads – 0.030000 per 1,000,000 0.1 × always" in text
+    assert "0.1 × audio input" in text_of(operator.get(page(Model, "change", model.pk)))
+
+
 def test_a_saved_name_is_a_version_of_the_book_with_its_maker(operator: Client, source: Source) -> None:
     before = version()
     model = Model.objects.get(public_id=source.public_id)

@@ -257,6 +257,58 @@ class TestAPlan:
         charges = [settled(payer, channel=channel).charge for channel in ("bedrock", "anthropic")]
         assert charges == [EXAMPLE * Decimal("0.9"), EXAMPLE]
 
+    @pytest.mark.parametrize(
+        ("rule", "moved"),
+        [
+            (
+                {"meter": "input", "multiplier": Decimal(2)},
+                {"input": "0.6", "cache_read": "0.06", "image": "0.6", "image_cache": "0.06", "video": "0.6"},
+            ),
+            (
+                {"meter": "input", "unit_price": Decimal("0.45")},
+                {"input": "0.45", "cache_read": "0.045", "image": "0.45", "image_cache": "0.045", "video": "0.45"},
+            ),
+            ({"meter": "audio_input", "multiplier": Decimal(2)}, {"audio": "2", "audio_cache": "0.2"}),
+            ({"meter": "image_input", "unit_price": Decimal("0.15")}, {"image": "0.15", "image_cache": "0.015"}),
+            ({"meter": "cache_read", "multiplier": Decimal(2)}, {"cache_read": "0.06", "image_cache": "0.06"}),
+        ],
+        ids=["input", "a fixed input", "audio", "a fixed image input", "cache reads"],
+    )
+    def test_moves_what_follows_a_meter_and_tells_by_which_rule(
+        self, rule: dict[str, Any], moved: dict[str, str]
+    ) -> None:
+        """Gemini's prices of images and video are those of text, taken over; that of sound is one of its own."""
+        listed = {"input": "0.3", "cache_read": "0.03", "audio": "1", "audio_cache": "0.1"}
+        listed |= {"image": "0.3", "image_cache": "0.03", "video": "0.3", "output": "2.5"}
+        meters = {
+            name: {"audio_cache": "audio_cache_read", "image_cache": "image_cache_read"}.get(
+                name, f"{name}_input" if name in {"audio", "image", "video"} else name
+            )
+            for name in listed
+        }
+        payer = make_payer()
+        row = add_rule(on_plan(payer), **rule)
+        usage = {"format": "meters", "usage": dict.fromkeys(meters.values(), 1_000_000)}
+
+        content = content_of(settled(payer, model="gemini-2.5-flash", channel="google", **usage))["meters"]
+
+        charges = {name: f"{Decimal(content[meter]['charge']).normalize():f}" for name, meter in meters.items()}
+        assert charges == listed | moved
+        assert {name for name, meter in meters.items() if content[meter]["rule"] == row.pk} == moved.keys()
+        shown = CustomerApi(payer).get("prices", model="gemini-2.5-flash", limit="200").body["data"]
+        on_the_list = {line["meter"]: Decimal(line["unit_price"]) for line in shown if line["variant"] == "standard"}
+        assert {meter: on_the_list[meter] for meter in content} == {
+            meter: Decimal(price["charge"]) for meter, price in content.items()
+        }
+
+    def test_s_price_is_rounded_once_with_the_multiplier_of_the_place(self) -> None:
+        Price.objects.filter(model__public_id=HAIKU, meter="input").update(unit_price=Decimal("0.010000003"))
+        payer = make_payer()
+        on_plan(payer, multiplier=Decimal("1.5"))
+        usage = {"input_tokens": 1_000_000, "output_tokens": 0, "inference_geo": "us"}
+        event = settled(payer, model=HAIKU, usage=usage)
+        assert (event.charge, event.cost) == (Decimal("0.016500005"), Decimal("0.011000003"))
+
     def test_can_give_a_family_away(self) -> None:
         payer = make_payer()
         add_rule(on_plan(payer), family="claude-sonnet-", multiplier=Decimal(0))
