@@ -28,6 +28,12 @@ from metering.settlement import terms_of
 from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
 
+LONGEST_REASON = 500
+
+
+class CannotRerate(ValueError):
+    """Why events can't be rated again, as a sentence for the operator."""
+
 
 @dataclass(slots=True)
 class Sums:
@@ -72,8 +78,10 @@ def apply(scope: Scope, *, reason: str, actor: str, at: datetime) -> Outcome:
 
     It looks at everything again, for the book may have changed since; what was put right then differs no more. What is
     being settled at earlier prices is waited for. Commits page by page. The outcome names the job, None if nothing
-    differed.
+    differed. `reason` stands on the transfers that customers see. Raises CannotRerate without one.
     """
+    if not reason.strip() or len(reason) > LONGEST_REASON:
+        raise CannotRerate(f"say in at most {LONGEST_REASON} characters why the events are rated again")
     outcome, known = Outcome(rerating=_unfinished(scope)), PriceSets()
     for page in pages(scope, is_waiting=True):
         found = [event for event, _ in _differing(page, scope, outcome, known)]

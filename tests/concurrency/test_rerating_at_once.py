@@ -24,7 +24,7 @@ START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
 
 def rater(payer: Payer) -> Callable[[], Outcome]:
     scope = Scope(START, END, customer_id=payer.customer.pk)
-    return lambda: rerating.apply(scope, reason="", actor="tests", at=datetime.now(UTC))
+    return lambda: rerating.apply(scope, reason="a wrong price", actor="tests", at=datetime.now(UTC))
 
 
 def set_price(unit_price: int) -> None:

@@ -63,7 +63,7 @@ def settling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def rate_again(customer: Customer | None = None) -> Outcome:
     scope = Scope(AT - DAY, AT + DAY, customer_id=None if customer is None else customer.pk)
-    return rerating.apply(scope, reason="", actor="tests", at=datetime.now(UTC))
+    return rerating.apply(scope, reason="a wrong price", actor="tests", at=datetime.now(UTC))
 
 
 def is_anybody_waiting() -> bool:

@@ -55,7 +55,7 @@ def scope(model: str, *, is_reparse: bool = False) -> Scope:
 
 
 def reparse(model: str = SONNET) -> rerating.Outcome:
-    return rerating.apply(scope(model, is_reparse=True), reason="", actor="tests", at=AT)
+    return rerating.apply(scope(model, is_reparse=True), reason="a wrong price", actor="tests", at=AT)
 
 
 def listed(payer: Payer, model: str) -> list[str]:
@@ -80,7 +80,7 @@ class TestAModelThatAMendedParserFound:
         reparse()
         Price.objects.filter(model__public_id=ADVISOR).update(unit_price=0)
         pricing.bump_version()
-        outcome = rerating.apply(scope(ADVISOR), reason="", actor="tests", at=AT)
+        outcome = rerating.apply(scope(ADVISOR), reason="a wrong price", actor="tests", at=AT)
         assert outcome.customers[payer.customer.pk].events == 1
         assert_books_are_right(payer.customer)
 
@@ -120,7 +120,7 @@ def test_a_rare_model_is_looked_for_in_the_customer_s_order_of_time_and_nowhere_
     report(payer)
     Price.objects.filter(model__public_id=SONNET).update(unit_price=1)
     pricing.bump_version()
-    assert rerating.apply(scope(SONNET), reason="", actor="tests", at=AT).rerating is not None
+    assert rerating.apply(scope(SONNET), reason="a wrong price", actor="tests", at=AT).rerating is not None
     model = Model.objects.get(public_id=OTHER).pk
     sql, params = queries._events_sql(customer_id=payer.customer.pk, limit=51, model_id=model)
     with connection.cursor() as cursor:

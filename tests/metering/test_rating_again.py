@@ -57,7 +57,7 @@ def all_prices(model: str, times: int) -> None:
 
 
 def apply(scope: Scope = EVER) -> rerating.Outcome:
-    return rerating.apply(scope, reason="", actor="tests", at=AT)
+    return rerating.apply(scope, reason="a wrong price", actor="tests", at=AT)
 
 
 @readings

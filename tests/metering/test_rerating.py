@@ -355,6 +355,17 @@ class TestRow18:
         assert not Invoice.objects.filter(customer=payer.customer, period=NOVEMBER).exists()
 
 
+@pytest.mark.parametrize("reason", ["", " \n", "x" * 501])
+def test_nothing_is_put_right_without_a_reason_that_customers_can_read(reason: str) -> None:
+    payer = make_payer()
+    Relay().report(make_event(payer))
+    mend("20")
+    with pytest.raises(rerating.CannotRerate, match="why the events are rated again"):
+        rerating.apply(EVER, reason=reason, actor="tests", at=AT)
+    assert payer.balance == 50 - EXAMPLE_CHARGE
+    assert not Rerating.objects.exists()
+
+
 class TestReparse:
     def misread(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the parser overlook output tokens, until it is mended."""
@@ -428,7 +439,9 @@ class TestTheCommand:
             (["--start", "2026-12-01T00:00:00Z"], "before"),
             (["--start", "yesterday"], "not a time"),
             (["--start", "2026-10-01"], "offset"),
-            (["--reason", "x" * 501], "500"),
+            (["--apply", "--reason", "x" * 501], "500"),
+            (["--apply"], "Nothing was changed: say in at most 500 characters why"),
+            (["--apply", "--reason", " "], "--reason"),
         ],
     )
     def test_refuses_what_it_does_not_understand(self, args: list[str], message: str) -> None:

@@ -5,7 +5,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from billing.models import Customer
 from metering import pricing, rerating
-from metering.rerating import Outcome, Sums
+from metering.rerating import CannotRerate, Outcome, Sums
 from metering.rerating_pages import Scope
 from relayadmin.commands import JsonCommand
 from relayadmin.money import EXACT, ZERO, amount_text, total
@@ -20,20 +20,25 @@ class Command(JsonCommand):
         parser.add_argument("--model", default="", help="an id or an alias: what counts as this model now, or ever did")
         parser.add_argument("--customer", default="", help="cus_…, for this customer only")
         parser.add_argument("--reparse", action="store_true", help="read the providers' usage again, too")
-        parser.add_argument("--reason", default="", help="stands on the transfers; at most 500 characters")
+        parser.add_argument("--reason", default="", help="of --apply: stands on the transfers, for customers")
         parser.add_argument("--apply", action="store_true", help="change it; without, nothing is written")
 
     def handle(self, *args: Any, **options: Any) -> None:
         scope = _scope(options)
-        if len(options["reason"]) > 500:
-            raise CommandError("--reason has at most 500 characters.")
         if options["apply"]:
-            outcome = rerating.apply(scope, reason=options["reason"], actor="command line", at=datetime.now(UTC))
+            outcome = _apply(scope, options["reason"])
         else:
             outcome = rerating.preview(scope)
         for reason, count in sorted(outcome.left.items()):
             self.note(f"{count} events were left as they are: {reason}.")
         self.answer(_body(outcome, is_applied=options["apply"]))
+
+
+def _apply(scope: Scope, reason: str) -> Outcome:
+    try:
+        return rerating.apply(scope, reason=reason, actor="command line", at=datetime.now(UTC))
+    except CannotRerate as error:
+        raise CommandError(f"Nothing was changed: {error}, with --reason.") from error
 
 
 def _scope(options: dict[str, Any]) -> Scope:
