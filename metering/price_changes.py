@@ -73,9 +73,9 @@ class Held:
 class Difference:
     """One price that the source has otherwise.
 
-    `old` is what holds where `new` begins, None where nothing does; `new` is None where the source has no price any
-    more. A `new` without a beginning begins when it is approved, unless it `is_first`: then it holds all its own time,
-    from the beginning. `ends` are ids of rows that end where it is approved.
+    `old` is what such a request pays where `new` begins (`rated_by`), None where it waits; `new` is None where the
+    source has no price any more. A `new` without a beginning begins when it is approved, unless it `is_first`: then it
+    holds all its own time, from the beginning. `ends` are ids of rows that end where it is approved.
     """
 
     owner: Owner
@@ -143,6 +143,30 @@ def was_waited_for(term: Term, held: Iterable[Term], *, until: datetime | None =
     )
 
 
+def rated_by(term: Term, held: Iterable[Term], at: datetime) -> Term | None:
+    """By which of its owner's terms such a request is priced at a moment as long as there is no `term`.
+
+    That of the next lower tier, of the rest of the day, or of the standard where a kind of request has any price; None
+    if usage waits.
+    """
+    in_force = [other for other in held if other.holds(at)]
+    if not any(other.variant == term.variant for other in in_force):
+        return None
+    standing_in = [
+        other
+        for other in in_force
+        if other.meter == term.meter
+        and other.variant in {"", term.variant}
+        and other.above_prompt_tokens <= term.above_prompt_tokens
+        and other.daily_from in {None, term.daily_from}
+    ]
+    return max(
+        standing_in,
+        key=lambda other: (bool(other.variant), other.daily_from is not None, other.above_prompt_tokens),
+        default=None,
+    )
+
+
 def _compare_owner(
     changes: Changes, owner: Owner, terms: Sequence[Term], held: Sequence[Held], *, at: datetime
 ) -> None:
@@ -178,9 +202,9 @@ def _differences(
     for rest, row in unmatched:
         ending.setdefault(rest.slot, []).append(row.id)
     for term, is_first in new:
-        begins = term.effective_from or at
-        beside = (row for row, rest in in_force if rest.slot == term.slot and row.term.holds(begins))
-        yield Difference(owner, next(beside, None), term, tuple(ending.pop(term.slot, ())), is_first)
+        before = rated_by(term, [row.term for row, _ in in_force], term.effective_from or at)
+        old = next((row for row, _ in in_force if row.term is before), None)
+        yield Difference(owner, old, term, tuple(ending.pop(term.slot, ())), is_first)
     replaced = {term.slot for term, _ in new}
     for rest, row in unmatched:
         if rest.slot not in replaced:

@@ -339,6 +339,34 @@ def test_a_price_below_zero_can_only_be_left_out(source: Source) -> None:
     assert not Price.objects.filter(unit_price__lt=0).exists()
 
 
+@pytest.mark.parametrize(
+    ("new", "percent"),
+    [
+        (row("output", "15000", above=1), "99900"),
+        (row("output", "7", variant="batch"), "-53.3"),
+        (row("input", "9", variant="batch", above=200_000), "500"),
+    ],
+    ids=["a tier", "a kind of request's second meter", "its tier"],
+)
+def test_a_new_price_is_compared_with_what_such_a_request_pays_now(new: Any, percent: str) -> None:
+    source = new_source()
+    source.rows = (*source.rows, row(price="1.5", variant="batch"))
+    source.bring_in()
+
+    pending = change(source, *source.rows, new)
+
+    assert {(plain(line.percent or 0), line.second_look) for line in pending.lines.all()} == {
+        (percent, "changes by more than 25 %")
+    }
+    with pytest.raises(CannotDecide, match="need a second look: 2"):
+        approve(pending)
+
+
+def test_a_first_price_of_a_kind_of_request_is_compared_with_nothing(source: Source) -> None:
+    pending = change(source, *source.rows, row(price="1.5", variant="batch"), row("output", "1", variant="batch"))
+    assert set(pending.lines.values_list("old_unit_price", "second_look")) == {(None, "")}
+
+
 def test_a_decision_is_taken_back(source: Source) -> None:
     pending = change(source, row(price="9"), row("output", "15"))
     decide(pending, CONFIRMED)
