@@ -60,9 +60,12 @@ def correct_price(
 
 
 def _that_holds(price: Price) -> Price:
-    """The row at the end of a row's corrections: itself, or the one that nothing supersedes."""
+    """The row at the end of a row's corrections: itself, or the one that nothing supersedes. Raises CannotCorrect."""
     while price.superseded_at is not None:
-        price = price.corrected_by
+        successor = Price.with_superseded.filter(corrects=price).first()
+        if successor is None:
+            raise CannotCorrect(f"price {price.pk} was corrected, and the correction has been withdrawn")
+        price = successor
     return price
 
 

@@ -56,9 +56,25 @@ def create_rows(rows: Sequence[tuple[Owner, Term]], *, source: str) -> int:
 def end_rows(price_ids: Collection[int], at: datetime) -> tuple[int, int]:
     """End rows at a moment; those that would begin then or later go. How many ended, and how many went."""
     chosen = Price.objects.filter(id__in=price_ids)
-    withdrawn, _ = chosen.filter(effective_from__gte=at).delete()
+    not_begun = list(chosen.filter(effective_from__gte=at).values_list("id", flat=True))
+    remove_rows(not_begun)
     ended = chosen.filter(Q(effective_until=None) | Q(effective_until__gt=at)).update(effective_until=at)
-    return ended, withdrawn
+    return ended, len(not_begun)
+
+
+def remove_rows(price_ids: Collection[int]) -> list[int]:
+    """Remove rows that have not begun, with those that they correct; the numbers of the corrected ones.
+
+    What was corrected is nobody's price any more: left behind, it would be a correction without a price.
+    """
+    corrected: list[int] = []
+    numbers = set(price_ids)
+    while numbers:
+        rows = Price.with_superseded.filter(pk__in=numbers)
+        numbers = set(rows.exclude(corrects=None).values_list("corrects_id", flat=True))
+        rows.delete()
+        corrected += sorted(numbers)
+    return corrected
 
 
 def record_change(
