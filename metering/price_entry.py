@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from django.db.models import Q
 
 from metering.models import Channel, Model, Price
-from metering.price_changes import Owner, Term, was_waited_for
+from metering.price_changes import Owner, Term, rated_by, was_waited_for
 from metering.price_checks import difference_text, second_look
 from metering.price_imports import limit_percent
-from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, take_lock
+from metering.price_writing import OPERATOR, Written, create_rows, end_rows, record_change, remove_rows, take_lock
+from metering.rating import REQUEST
 from relayadmin.db import in_transaction
 
 
@@ -27,17 +28,24 @@ class CannotEnter(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a price makes of the one that holds until it begins; `why` it needs a second look, "" if it needs none."""
+    """What a price makes of what such a request paid until it begins, and `why` it needs a second look, "" if none.
+
+    `afterwards` says what holds once it has ended, "" if it has no end or nothing does.
+    """
 
     difference: str
     why: str
+    afterwards: str = ""
 
 
 def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: bool) -> Written:
     """Let a price hold from its moment on, or from `at` without one, until the next one announced for the same.
 
-    What holds there ends at that moment. A price that needs a second look must be confirmed. Raises CannotEnter.
+    What holds there ends at that moment, and goes on after a price that ends before. One that needs a second look, as
+    it does if usage would wait once it has ended, must be confirmed. Raises CannotEnter.
     """
+    if term.unit_price < 0:
+        raise CannotEnter("unit_price", "A price is zero or more.")
 
     def work() -> Written:
         take_lock()
@@ -50,14 +58,16 @@ def enter(owner: Owner, term: Term, *, who: str, at: datetime, is_confirmed: boo
             raise CannotEnter(
                 "effective_from", "Another price begins at that very moment. Withdraw it, or choose another."
             )
-        look = _look(beside, term, begins)
+        entered = replace(term, effective_from=begins, effective_until=until)
+        resumed = _resumed(beside, entered)
+        look = _look(rows, entered, [rest for _, rest in resumed])
         if look.why and not is_confirmed:
-            raise CannotEnter(
-                "is_confirmed",
-                f"Look again: {look.difference} {look.why}. Tick this if it is right.",
-            )
+            said = " ".join(part for part in (look.difference, look.why) if part)
+            raise CannotEnter("is_confirmed", f"Look again: {said}{look.afterwards}. Tick this if it is right.")
         ended, _ = end_rows([row.pk for row in beside if _holds(row, begins)], begins)
-        created = create_rows([(owner, replace(term, effective_from=begins, effective_until=until))], source=OPERATOR)
+        created = create_rows([(owner, entered)], source=OPERATOR)
+        for source, rest in resumed:
+            created += create_rows([(owner, rest)], source=source)
         written = Written(created, ended)
         record_change(who=who, source=OPERATOR, summary=_sentence(owner, term, begins, look), written=written)
         return written
@@ -75,14 +85,16 @@ def withdraw(price_id: int, *, who: str, at: datetime) -> None:
             raise CannotEnter("", "Only a price that has not begun can be withdrawn. Enter another one instead.")
         owner = Owner(row.channel_id, row.model_id)
         term = _term(row)
-        row.delete()
-        before = [other for other in _of_slot(_of_owner(owner), term) if other.effective_until == row.effective_from]
-        resumed = Price.objects.filter(pk__in=[other.pk for other in before]).update(
-            effective_until=row.effective_until
-        )
+        corrected = remove_rows([row.pk])
+        beside = _of_slot(_of_owner(owner), term)
+        resumed = [_go_on(other, beside, row) for other in beside if other.effective_until == row.effective_from]
         what = f"{_subject(owner, term)}, {row.unit_price.normalize():f} from {row.effective_from:%Y-%m-%d %H:%M}"
+        also = f", with what it corrected: price {', '.join(map(str, corrected))}" if corrected else ""
         record_change(
-            who=who, source=OPERATOR, summary=f"Withdrawn: {what}", written=Written(ended=resumed, withdrawn=1)
+            who=who,
+            source=OPERATOR,
+            summary=f"Withdrawn: price {row.pk}, {what}{also}",
+            written=Written(ended=len(resumed), withdrawn=1 + sum(resumed)),
         )
 
     in_transaction(work)
@@ -107,10 +119,58 @@ def _until(beside: Sequence[Price], term: Term, begins: datetime) -> datetime | 
     return min(ends, default=None)
 
 
-def _look(beside: Sequence[Price], term: Term, begins: datetime) -> Look:
-    old = next((row.unit_price for row in beside if _holds(row, begins)), None)
-    why = second_look(old, term.unit_price, limit_percent=limit_percent())
-    return Look(difference_text(old, term.unit_price), why)
+def _resumed(beside: Sequence[Price], entered: Term) -> list[tuple[str, Term]]:
+    """What goes on after an entered price that ends by itself: (source, term) of what it ends where it begins."""
+    begins, until = entered.effective_from, entered.effective_until
+    assert begins is not None
+    if until is None or any(row.effective_from == until for row in beside):
+        return []
+    return [
+        (row.source, replace(_term(row), effective_from=until, effective_until=_until(beside, _term(row), until)))
+        for row in beside
+        if _holds(row, begins) and (row.effective_until is None or until < row.effective_until)
+    ]
+
+
+def _go_on(row: Price, beside: Sequence[Price], withdrawn: Price) -> int:
+    """Let a row hold in the time of the withdrawn one too; how many rows went with that.
+
+    What goes on after it, being no other price, becomes one with it again.
+    """
+    same = replace(_term(row), effective_from=withdrawn.effective_until)
+    rests = [
+        other
+        for other in beside
+        if withdrawn.effective_until is not None
+        and other.corrects_id is None
+        and other.source == row.source
+        and replace(_term(other), effective_until=same.effective_until) == same
+    ]
+    remove_rows([other.pk for other in rests])
+    until = rests[0].effective_until if rests else withdrawn.effective_until
+    Price.objects.filter(pk=row.pk).update(effective_until=until)
+    return len(rests)
+
+
+def _look(rows: Sequence[Price], entered: Term, resumed: Sequence[Term]) -> Look:
+    """How an entered price looks beside its owner's rows, and what there is once it has ended."""
+    begins, until = entered.effective_from, entered.effective_until
+    assert begins is not None
+    before = rated_by(entered, [_term(row) for row in rows], begins)
+    old = None if before is None else before.unit_price
+    why = second_look(old, entered.unit_price, limit_percent=limit_percent())
+    afterwards = ""
+    if until is not None:
+        ended = {row.pk for row in _of_slot(rows, entered) if _holds(row, begins)}
+        kept = [_term(row) for row in rows if row.pk not in ended]
+        after = rated_by(entered, [*kept, *resumed], until)
+        moment = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        if after is not None:
+            afterwards = f", and {after.unit_price.normalize():f} from {moment} on"
+        elif entered.meter != REQUEST:
+            gap = f"ends at {moment} with no price after it: from then on usage waits and authorizations are refused"
+            why = f"{why}, and {gap}" if why else gap
+    return Look(difference_text(old, entered.unit_price), why, afterwards)
 
 
 def _of_owner(owner: Owner) -> list[Price]:
@@ -140,4 +200,5 @@ def _subject(owner: Owner, term: Term) -> str:
 
 
 def _sentence(owner: Owner, term: Term, begins: datetime, look: Look) -> str:
-    return f"{_subject(owner, term)}: {look.difference} from {begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    since = f"{begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{_subject(owner, term)}: {look.difference} from {since}{look.afterwards}"

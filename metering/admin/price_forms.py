@@ -45,7 +45,10 @@ class PriceForm(forms.Form):
     effective_from = MomentField(
         label="From (UTC)", help_text="Empty: now. In the past only where usage has always waited for such a price."
     )
-    effective_until = MomentField(label="Until (UTC)", help_text="Empty: until the next price that is announced.")
+    effective_until = MomentField(
+        label="Until (UTC)",
+        help_text="Empty: until the next price that is announced. What held before goes on afterwards.",
+    )
     is_confirmed = SecondLookField()
 
     def __init__(self, *args: Any, row: Price | None = None, **kwargs: Any) -> None:

@@ -134,7 +134,9 @@ class PriceAdmin(WorkAdmin):
     ) -> HttpResponse:
         written = form.enter(request) if form.is_bound and form.is_valid() else None
         if written is not None:
-            messages.success(request, f"The price is entered. Prices that end where it begins: {written.ended:,}.")
+            goes_on = " What held before goes on after it." if written.created > 1 else ""
+            said = f"The price is entered. Prices that end where it begins: {written.ended:,}.{goes_on}"
+            messages.success(request, said)
             return see_other(back)
         context = {
             **self.admin_site.each_context(request),

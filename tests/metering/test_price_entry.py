@@ -10,7 +10,9 @@ from django.test import Client
 from metering import price_entry, pricing
 from metering.models import Channel, Model, ModelAlias, Price, PriceBookChange
 from metering.price_changes import Owner, Term
+from metering.price_corrections import CannotCorrect, correct_price
 from metering.price_entry import CannotEnter
+from metering.price_writing import end_rows
 from tests.operator import log_in, make_staff, page, text_of
 from tests.price_source import NOW, Source, new_source, plain, row
 
@@ -150,6 +152,119 @@ def test_a_price_that_changes_much_or_is_free_needs_a_second_look(source: Source
     with pytest.raises(CannotEnter, match=why):
         enter(source, price, is_confirmed=False)
     assert enter(source, price).created == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"meter": "output", "above_prompt_tokens": 1}, "15 → 15000"),
+        ({"meter": "output", "above_prompt_tokens": 1, "variant": "flex"}, "15 → 15000"),
+        ({"meter": "output", "variant": "flex"}, "15 → 15000"),
+        ({"meter": "input", "variant": "flex", "above_prompt_tokens": 1}, "2 → 15000"),
+    ],
+    ids=["a tier", "a tier of a variant without one of its own", "a variant's second meter", "a variant's tier"],
+)
+def test_a_price_where_another_row_has_rated_is_compared_with_that(
+    source: Source, more: dict[str, Any], said: str
+) -> None:
+    enter(source, "2", variant="flex")
+    with pytest.raises(CannotEnter, match=f"{said} .*changes by more than 25 %"):
+        enter(source, "15000", MUCH_LATER, **more, is_confirmed=False)
+    assert enter(source, "15000", MUCH_LATER, **more).created == 1
+
+
+def test_a_price_of_what_waits_is_compared_with_nothing(source: Source) -> None:
+    assert enter(source, "15000", variant="flex", is_confirmed=False).created == 1
+    assert enter(source, "15000", meter="video_output", above_prompt_tokens=1, is_confirmed=False).created == 1
+
+
+def test_a_price_below_zero_is_refused(source: Source) -> None:
+    with pytest.raises(CannotEnter, match="zero or more"):
+        enter(source, "-1")
+
+
+def test_what_held_before_goes_on_after_a_price_that_ends(source: Source) -> None:
+    written = enter(source, "3.5", effective_until=MUCH_LATER)
+
+    assert (written.created, written.ended) == (2, 1)
+    assert inputs(source) == [("3", None, LATER), ("3.5", LATER, MUCH_LATER), ("3", MUCH_LATER, None)]
+    assert PriceBookChange.objects.latest("version").summary.endswith(
+        "3 → 3.5 (+16.7 %) from 2026-11-23 12:00 UTC, and 3 from 2026-12-22 12:00 UTC on"
+    )
+    resumed = Price.objects.get(model__public_id=source.public_id, effective_from=MUCH_LATER)
+    assert resumed.source == "genai-prices"
+    source.rows = (row(price="3.1"), row("output", "15"))
+    source.bring_in(at=MUCH_LATER + timedelta(days=1), approve=True)
+    assert inputs(source)[-1][0] == "3.1", "it is the source's price again"
+
+
+def test_what_is_announced_next_goes_on_instead(source: Source) -> None:
+    enter(source, "3.6", MUCH_LATER)
+    for until in (MUCH_LATER, MUCH_LATER + timedelta(days=1)):
+        assert enter(source, "3.5", until - timedelta(days=20), effective_until=until).created == 1
+    assert len(inputs(source)) == 4
+    enter(source, "3.4", LATER, effective_until=LATER + timedelta(days=1))
+    again = LATER + timedelta(days=1)
+    assert inputs(source)[:3] == [
+        ("3", None, LATER),
+        ("3.4", LATER, again),
+        ("3", again, MUCH_LATER - timedelta(days=20)),
+    ]
+
+
+def test_a_price_after_which_there_is_none_is_confirmed(source: Source) -> None:
+    for more in ({"meter": "video_output"}, {"variant": "flex"}):
+        gap = "nothing → 3.5 ends at 2026-12-22 12:00 UTC with no price after it: from then on usage waits"
+        with pytest.raises(CannotEnter, match=gap):
+            enter(source, "3.5", effective_until=MUCH_LATER, is_confirmed=False, **more)
+        assert enter(source, "3.5", effective_until=MUCH_LATER, **more).created == 1
+    tier = enter(source, "3.5", effective_until=MUCH_LATER, above_prompt_tokens=200_000, is_confirmed=False)
+    assert tier.created == 1, "the standard goes on"
+    assert enter(source, "1", effective_until=MUCH_LATER, meter="request", per=1_000, is_confirmed=False).created == 1
+
+
+def test_a_withdrawn_price_that_would_have_ended_leaves_one_row_that_goes_on(source: Source) -> None:
+    enter(source, "3.5", effective_until=MUCH_LATER)
+    price_entry.withdraw(Price.objects.get(effective_from=LATER).pk, who="Olga", at=NOW)
+    assert inputs(source) == [("3", None, None)]
+    assert PriceBookChange.objects.latest("version").withdrawn == 2
+    assert source.bring_in() == (0, 4, 0)
+
+
+def test_a_withdrawn_price_goes_with_what_it_corrected(source: Source) -> None:
+    enter(source, "3.5")
+    first = Price.objects.get(effective_from=LATER)
+    told = {"who": "Ada", "reason": "typed 35", "at": NOW, "is_confirmed": True}
+    second = correct_price(first.pk, Decimal("3.6"), **told)
+    third = correct_price(second.pk, Decimal("3.7"), **told)
+
+    price_entry.withdraw(third.pk, who="Olga", at=NOW)
+
+    assert inputs(source) == [("3", None, None)]
+    assert not Price.with_superseded.filter(pk__in=[first.pk, second.pk, third.pk]).exists()
+    for number in (first.pk, second.pk, third.pk):
+        with pytest.raises(CannotCorrect, match="there is no price with the number"):
+            correct_price(number, Decimal("3.8"), **told)
+    corrected, withdrawn = PriceBookChange.objects.order_by("-version")[1], PriceBookChange.objects.latest("version")
+    assert (corrected.who, withdrawn.who) == ("Ada", "Olga")
+    assert f"price {second.pk}, 3.6 → 3.7: typed 35" in corrected.summary
+    assert f"Withdrawn: price {third.pk}, " in withdrawn.summary
+    assert withdrawn.summary.endswith(f"with what it corrected: price {second.pk}, {first.pk}")
+
+
+def test_rows_that_end_before_they_begin_go_with_what_they_corrected(source: Source) -> None:
+    enter(source, "3.5")
+    first = Price.objects.get(effective_from=LATER)
+    second = correct_price(first.pk, Decimal("3.6"), who="Ada", reason="a typing error", at=NOW)
+    assert end_rows([second.pk], NOW) == (0, 1)
+    assert not Price.with_superseded.filter(pk__in=[first.pk, second.pk]).exists()
+
+
+def test_a_correction_whose_successor_is_gone_is_refused(source: Source) -> None:
+    orphan = Price.objects.get(model__public_id=source.public_id, kind="charge", meter="output")
+    Price.objects.filter(pk=orphan.pk).update(superseded_at=NOW)
+    with pytest.raises(CannotCorrect, match=f"price {orphan.pk} was corrected, and the correction has been withdrawn"):
+        correct_price(orphan.pk, Decimal(16), who="Ada", reason="a typing error", at=NOW)
 
 
 def test_an_announced_price_is_withdrawn_and_the_one_before_goes_on(source: Source) -> None:
