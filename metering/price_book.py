@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time
 from metering import price_imports
 from metering.models.catalog import Channel, Model, ModelAlias
 from metering.models.prices import Price
-from metering.price_changes import Held, Owner, Term, approved, compare
+from metering.price_changes import Changes, Held, Owner, Term, approved, compare, unfit
 from metering.price_sources.book import Book, BookModel, build_book
 from metering.price_sources.channels import ChannelSpec
 from metering.price_sources.genai import read_providers
@@ -29,8 +29,9 @@ SOURCE = "genai-prices"
 class Summary:
     """`models` the book knows after the import; `created`, `unchanged` and `pending` count price rows.
 
-    `second_looks` counts changed prices, approved or pending, that change by much or would be free or end. `notes` are
-    sentences for the operator: what was left out and why.
+    `second_looks` counts changed prices, approved or pending, that change by much or would be free or end. `unfit`
+    names prices that are left out, approved or not: they, or one that they belong to, are below zero. `notes` are
+    sentences for the operator: what else was left out and why.
     """
 
     models: int
@@ -39,6 +40,7 @@ class Summary:
     pending: int
     second_looks: int = 0
     notes: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
 
 
 def import_prices(
@@ -47,8 +49,8 @@ def import_prices(
     """Bring the price book up to the source's; one transaction, one import at a time.
 
     `approve` lets changed prices take effect at `at`; without it they are kept as a pending import, for an operator to
-    look at. `dry_run` counts and writes nothing. `book` stands in for the source. Raises django.db.Error when the
-    database refuses; nothing is written then.
+    look at, and so are those that can't hold in any case. `dry_run` counts and writes nothing. `book` stands in for the
+    source. Raises django.db.Error when the database refuses; nothing is written then.
     """
     providers = read_providers() if book is None else {}
 
@@ -64,17 +66,19 @@ def import_prices(
             _add(additions, shelf)
         changes = compare(_owned(wanted, shelf, makers), _stored(), at=at)
         create, end = approved(changes.differences if approve else (), at)
+        waiting = unfit(changes.differences) if approve else changes.differences
+        shown = [difference for difference in changes.differences if difference not in waiting] if approve else waiting
         if not dry_run:
             _write(additions, [*changes.create, *create], end, at=at, who=who)
-            waiting = () if approve else changes.differences
             price_imports.keep_pending(waiting, source=SOURCE, at=at, who=who)
         return Summary(
             models=len(shelf.models),
             created=len(changes.create) + len(create),
             unchanged=changes.unchanged,
-            pending=0 if approve else len(changes.differences),
-            second_looks=price_imports.second_looks(changes.differences),
+            pending=len(waiting),
+            second_looks=price_imports.second_looks(shown),
             notes=wanted.notes,
+            unfit=_unfit_prices(changes, shelf),
         )
 
     return in_transaction(work)
@@ -166,6 +170,21 @@ def _owned(wanted: Book, shelf: _Shelf, makers: Mapping[str, str]) -> Iterator[t
         yield Owner(shelf.channels[channel], shelf.models[public_id]), terms
         if makers[public_id] == channel:
             yield Owner(None, shelf.models[public_id]), terms
+
+
+def _unfit_prices(changes: Changes, shelf: _Shelf) -> tuple[str, ...]:
+    """What is left out for a price below zero, each as "model on channel, batch input above 200,000: -1"."""
+    channels = {number: name for name, number in shelf.channels.items()}
+    models = {number: name for name, number in shelf.models.items()}
+    pending = [(difference.owner, difference.new) for difference in unfit(changes.differences)]
+    said = []
+    for owner, term in [*changes.left_out, *pending]:
+        assert term is not None
+        where = "on the list" if owner.channel_id is None else f"on {channels[owner.channel_id]}"
+        tier = f" above {term.above_prompt_tokens:,}" if term.above_prompt_tokens else ""
+        what = " ".join(part for part in (term.variant, term.meter) if part)
+        said.append(f"{models[owner.model_id]} {where}, {what}{tier}: {term.unit_price.normalize():f}")
+    return tuple(said)
 
 
 def _term(row: Row) -> Term:

@@ -87,9 +87,10 @@ class Difference:
 
 @dataclass(slots=True)
 class Changes:
-    """Rows to create at once, from the beginning of time, and differences that wait for approval."""
+    """Rows to create at once, from the beginning of time, those left out of them, and differences that wait."""
 
     create: list[tuple[Owner, Term]] = field(default_factory=list)
+    left_out: list[tuple[Owner, Term]] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     unchanged: int = 0
 
@@ -106,17 +107,23 @@ def compare(
     for owner, terms in wanted:
         held = stored.get(owner)
         if held is None:
-            changes.create += [(owner, term) for term in terms]
+            unfit = _unfit(terms)
+            changes.create += [(owner, term) for term in terms if term not in unfit]
+            changes.left_out += [(owner, term) for term in terms if term in unfit]
         else:
             _compare_owner(changes, owner, terms, held, at=at)
     return changes
 
 
 def approved(differences: Iterable[Difference], at: datetime) -> tuple[list[tuple[Owner, Term]], list[int]]:
-    """Rows to create, none but first prices before `at`, and ids of rows to end there."""
+    """Rows to create, none but first prices before `at`, and ids of rows to end there; without the `unfit` ones."""
+    differences = list(differences)
+    left_out = set(unfit(differences))
     create: list[tuple[Owner, Term]] = []
     end: list[int] = []
     for difference in differences:
+        if difference in left_out:
+            continue
         end += difference.ends
         if difference.new is not None and difference.is_first:
             create.append((difference.owner, difference.new))
@@ -125,6 +132,41 @@ def approved(differences: Iterable[Difference], at: datetime) -> tuple[list[tupl
         if rest is not None:
             create.append((difference.owner, replace(rest, effective_from=rest.effective_from or at)))
     return create, end
+
+
+def unfit(differences: Sequence[Difference]) -> list[Difference]:
+    """Those that can't be approved: below zero, and what belongs together with such a one.
+
+    The terms of one price in time hang together, for half of them would leave a gap; of first prices those that would
+    rate what ought to wait (`_unfit`).
+    """
+    new = [(difference.owner, difference.new) for difference in differences if difference.new is not None]
+    slots = {(owner, term.slot) for owner, term in new if term.unit_price < 0}
+    first: dict[Owner, list[Term]] = {}
+    for difference in differences:
+        if difference.is_first and difference.new is not None:
+            first.setdefault(difference.owner, []).append(difference.new)
+    unfit_first = {owner: _unfit(terms) for owner, terms in first.items()}
+    return [
+        difference
+        for difference in differences
+        if (term := difference.new) is not None
+        and ((difference.owner, term.slot) in slots or (difference.is_first and term in unfit_first[difference.owner]))
+    ]
+
+
+def _unfit(terms: Sequence[Term]) -> set[Term]:
+    """Of an owner's first terms those below zero, and those that would stand in for one of them.
+
+    A long prompt or a time of the day without a price is rated at the meter's other prices, a kind of request that has
+    any price at the standard ones. So the meter, or the kind, goes with it, and its usage waits.
+    """
+    below_zero = [term for term in terms if term.unit_price < 0]
+    kinds = {term.variant for term in below_zero if term.variant}
+    meters = {(term.variant, term.meter) for term in below_zero if term.above_prompt_tokens or term.daily_from}
+    return {
+        term for term in terms if term.unit_price < 0 or term.variant in kinds or (term.variant, term.meter) in meters
+    }
 
 
 def was_waited_for(term: Term, held: Iterable[Term], *, until: datetime | None = None) -> bool:

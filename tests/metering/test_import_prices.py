@@ -1,5 +1,6 @@
 """The price book after an import, and what an import does to a book that is there already."""
 
+import copy
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -8,10 +9,10 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from genai_prices.data_snapshot import get_snapshot
+from genai_prices.data_snapshot import DataSnapshot, get_snapshot, set_custom_snapshot
 
 from metering import pricing
-from metering.models import Channel, Model, ModelAlias, Price, PriceBookVersion
+from metering.models import Channel, Model, ModelAlias, Price, PriceBookVersion, PriceImport
 from metering.price_book import SOURCE, import_prices
 from metering.price_sources.book import Book
 from metering.rating import Unrateable
@@ -477,6 +478,125 @@ def test_a_model_that_the_source_drops_keeps_its_prices(source: Source) -> None:
 
     assert (summary.created, summary.unchanged, summary.pending) == (0, 0, 0)
     assert source.stored() == [("input", 0, "3", None, None), ("output", 0, "15", None, None)]
+
+
+# --- prices below zero
+
+
+def unfit(source: Source, *, approve: bool = True, dry_run: bool = False) -> tuple[str, ...]:
+    """What an import leaves out, without the model's id; the same for its list and its maker's channel."""
+    told = import_prices(approve=approve, dry_run=dry_run, at=LATER, book=source.book).unfit
+    on_the_list = [text.removeprefix(f"{source.public_id} on the list, ") for text in told if "on the list" in text]
+    at_cost = [text.removeprefix(f"{source.public_id} on anthropic, ") for text in told if "on anthropic" in text]
+    assert len(told) == 2 * len(on_the_list)
+    assert on_the_list == at_cost
+    return tuple(on_the_list)
+
+
+@pytest.mark.parametrize("approve", [False, True])
+def test_a_new_models_price_below_zero_is_left_out_and_all_else_applies(source: Source, *, approve: bool) -> None:
+    source.rows = (row(price="-1"), row("output", "15"))
+
+    assert unfit(source, approve=approve, dry_run=True) == ("input: -1",)
+    assert unfit(source, approve=approve) == ("input: -1",)
+
+    assert source.stored() == source.stored("cost", "anthropic") == [("output", 0, "15", None, None)]
+    assert "input" not in prices(source.public_id), "usage waits"
+
+
+def test_what_was_left_out_waits_as_a_first_price_in_the_next_import(source: Source) -> None:
+    source.rows = (row(price="-1"), row("output", "15"))
+    source.bring_in()
+    assert source.bring_in(at=LATER) == (0, 2, 2)
+    assert set(PriceImport.objects.get(status="pending").lines.values_list("second_look", "is_first")) == {
+        ("below zero: it can't be approved, only left out", True)
+    }
+    source.rows = (row(), row("output", "15"))
+    assert source.bring_in(at=LATER, approve=True) == (2, 2, 0)
+    assert ("input", 0, "3", None, None) in source.stored(), "from the beginning: nothing was charged without it"
+
+
+@pytest.mark.parametrize(
+    ("rows", "left_out", "kept"),
+    [
+        ((row(), row(price="-6", above=200_000)), ("input: 3", "input above 200,000: -6"), []),
+        ((row(price="-3"), row(price="6", above=200_000)), ("input: -3",), ["6"]),
+        (
+            (row(), row(price="-1", variant="batch"), row("output", "7", variant="batch")),
+            ("batch input: -1", "batch output: 7"),
+            ["3"],
+        ),
+    ],
+    ids=["long prompts at the price of short ones", "short prompts wait", "batches at the standard price"],
+)
+def test_nothing_stands_in_for_a_new_models_price_below_zero(
+    source: Source, rows: tuple[Any, ...], left_out: tuple[str, ...], kept: list[str]
+) -> None:
+    source.rows = (*rows, row("web_search", "10"))
+    assert unfit(source) == left_out
+    stored = Price.objects.filter(model__public_id=source.public_id, kind="charge").exclude(meter="web_search")
+    assert [plain(price) for price in stored.values_list("unit_price", flat=True)] == kept
+
+
+def test_an_approved_import_leaves_out_what_is_below_zero_and_keeps_it_pending(source: Source) -> None:
+    source.rows = (row(), row("output", "15"), row("cache_read", "0.3"))
+    source.bring_in()
+    source.rows = (row(price="-1"), row("output", "16"), row("cache_read", "0.3"))
+
+    assert unfit(source, dry_run=True) == ("input: -1",)
+    assert source.bring_in(at=LATER, approve=True) == (2, 2, 2)
+
+    assert set(source.stored()) == {
+        ("cache_read", 0, "0.3", None, None),
+        ("input", 0, "3", None, None),
+        ("output", 0, "15", None, LATER),
+        ("output", 0, "16", LATER, None),
+    }
+    pending = PriceImport.objects.get(status="pending")
+    assert set(pending.lines.values_list("meter", "unit_price")) == {("input", Decimal(-1))}
+    assert source.bring_in(at=LATER + timedelta(hours=1)) == (0, 4, 2)
+    assert PriceImport.objects.get(status="pending") == pending, "the next import finds the same"
+
+
+def test_the_prices_of_one_meter_in_time_are_left_out_together(source: Source) -> None:
+    source.bring_in()
+    rise = date(2026, 12, 24)
+    source.rows = (row(price="3.1", effective_until=rise), row(price="-9", effective_from=rise), row("output", "15"))
+    assert source.bring_in(at=LATER, approve=True) == (0, 2, 4)
+    assert source.stored() == [("input", 0, "3", None, None), ("output", 0, "15", None, None)]
+
+
+def test_nothing_stands_in_for_a_first_price_below_zero(source: Source) -> None:
+    source.bring_in()
+    batches = row(price="-1", variant="batch"), row("output", "7", variant="batch")
+    source.rows = (*source.rows, *batches, row("web_search", "10"))
+    assert source.bring_in(at=LATER, approve=True) == (2, 4, 4)
+    with pytest.raises(Unrateable, match="has no batch price"):
+        prices(source.public_id, variant="batch")
+
+
+def test_the_command_says_which_prices_are_below_zero_and_applies_the_rest() -> None:
+    providers = copy.deepcopy(get_snapshot().providers)
+    (maker,) = (provider for provider in providers if provider.id == "anthropic")
+    (model,) = (model for model in maker.models if model.id == "claude-opus-5-5")
+    assert not isinstance(model.prices, list)
+    model.prices.output_mtok = Decimal(-20)
+    model.prices.cache_read_mtok = Decimal("0.21")
+    out, err = StringIO(), StringIO()
+    set_custom_snapshot(DataSnapshot(providers=providers, from_auto_update=False))
+    try:
+        call_command("import_prices", "--approve", stdout=out, stderr=err)
+    finally:
+        set_custom_snapshot(None)
+
+    counts, said = json.loads(out.getvalue()), err.getvalue()
+    assert counts["created"] > 0
+    assert counts["pending"] > 0
+    assert f"{counts['pending']} prices are left out, and what held before stays: they are below zero" in said
+    assert "claude-opus-5-5 on the list, output: -20" in said
+    assert f"{counts['pending']} of these wait under Price imports" in said
+    found = prices("claude-opus-5-5", at=datetime.now(UTC) + timedelta(minutes=1))
+    assert (found["output"], found["cache_read"]) == (("20", "20"), ("0.21", "0.21"))
 
 
 def test_the_command_prints_one_json_object() -> None:
