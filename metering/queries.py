@@ -1,19 +1,17 @@
-"""Reads of usage: series from the hourly figures, single events; one customer's, never all."""
+"""Reads of usage: series and sums from the hourly figures; one customer's, never all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from metering.explanations import price_note, waiver_note
 from metering.meters import NAMES
 from metering.savings import cache_savings
-from relayadmin import ids
 from relayadmin.db import number_array, server_cursor, text_array
-from relayadmin.money import EXACT, ZERO, line_amount
+from relayadmin.money import EXACT, ZERO
 
 MOST_ROWS = 50_000
 UnitPrices = Mapping[str, tuple[Decimal, int]]
@@ -172,193 +170,3 @@ def charged(*, customer_id: int, start: datetime | None = None, end: datetime | 
         )
         (amount,) = cursor.fetchone() or (ZERO,)
     return Decimal(amount)
-
-
-@dataclass(frozen=True, slots=True)
-class MeterLine:
-    """quantity × unit price ÷ per = amount, in USD; `note` says why the unit price is another one than usual."""
-
-    model: str
-    meter: str
-    note: str
-    quantity: int
-    unit_price: Decimal
-    per: int
-
-    @property
-    def amount(self) -> Decimal:
-        return line_amount(self.quantity, self.unit_price, self.per)
-
-
-class EventPlace(NamedTuple):
-    """Where an event stands in the list, newest first."""
-
-    occurred_at: datetime
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """A usage event as its customer sees it: public ids, its own unit prices, USD; metadata as JSON text.
-
-    `amount` and `meters` are what it was charged at first; `adjusted_amount` is what it counts for since it was put
-    right or replaced by another event, None where it never was.
-    """
-
-    number: int
-    id: str
-    request_id: str
-    model: str
-    api_key: str
-    status: str
-    waived: str | None
-    estimated: bool
-    occurred_at: datetime
-    period: Any
-    authorization: str | None
-    meters: list[MeterLine]
-    amount: Decimal
-    adjusted_amount: Decimal | None
-    replaced_by: str | None
-    cache_savings: Decimal
-    metadata: str | None
-
-
-# By the model an event counts as now; one that was taken back, by what it counted as before. Only of those events that
-# ever came to count as another model are the adjustments looked at: few, and found at once.
-_OF_MODEL = """CASE WHEN e.id IN (
-        SELECT event_number FROM metering_usageadjustment WHERE customer_id = %(customer)s AND is_other_model
-    ) THEN (
-        SELECT coalesce(new_model_id, old_model_id) = %(model)s
-            OR coalesce(CASE WHEN new_model_id IS NULL THEN old_parts ELSE new_parts END @> %(part)s::jsonb, false)
-        FROM metering_usageadjustment a WHERE a.customer_id = e.customer_id AND a.event_number = e.id
-        ORDER BY step DESC LIMIT 1
-    ) ELSE e.model_id = %(model)s OR e.parts @> %(part)s::jsonb END"""
-
-
-def events(*, customer_id: int, limit: int, **filters: Any) -> list[EventRow]:
-    """A customer's usage events, newest first; one statement, and another for calls inside responses.
-
-    Filters: `before` a place; `start` and `end`, half open; `model_id` of what an event counts as now, as a whole or
-    in one of its calls; `api_key_id`; `request_id`, the relay's id.
-    """
-    sql, params = _events_sql(customer_id=customer_id, limit=limit, **filters)
-    with server_cursor() as cursor:
-        cursor.execute(sql, params)
-        rows = cursor.fetchall()
-    calls = {row[0]: _decode_calls(row[11]) for row in rows if row[11] is not None}
-    contents = _contents({call.price_set_id for made in calls.values() for call in made})
-    return [_event_row(customer_id, row, calls.get(row[0], ()), contents) for row in rows]
-
-
-def _events_sql(
-    *,
-    customer_id: int,
-    limit: int,
-    before: EventPlace | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    model_id: int | None = None,
-    api_key_id: int | None = None,
-    request_id: str | None = None,
-) -> tuple[str, dict[str, Any]]:
-    """The statement and its parameters."""
-    given = {
-        "e.occurred_at >= %(start)s": start,
-        "e.occurred_at < %(end)s": end,
-        _OF_MODEL: model_id,
-        "e.api_key_id = %(api_key)s": api_key_id,
-        "e.id = (SELECT id FROM metering_eventkey k WHERE k.customer_id = %(customer)s"
-        "   AND k.event_id = %(request)s)": request_id,
-        "(e.occurred_at, e.id) < (%(before)s, %(before_number)s)": before,
-    }
-    where = ["e.customer_id = %(customer)s", *(condition for condition, value in given.items() if value is not None)]
-    params = {
-        "customer": customer_id,
-        "start": start,
-        "end": end,
-        "model": model_id,
-        "part": f'[{{"model_id": {model_id}}}]',
-        "api_key": api_key_id,
-        "request": request_id,
-        "before": None if before is None else before.occurred_at,
-        "before_number": None if before is None else before.number,
-        "limit": limit,
-    }
-    sql = (
-        "SELECT e.id, e.event_id, m.public_id, k.public_id, e.status, e.estimated, e.occurred_at, e.period,"
-        " e.hold_id, e.quantities, p.content, e.parts, e.charge, e.metadata::text, a.new_charge, a.replaced_by"
-        " FROM metering_usageevent e"
-        " JOIN metering_model m ON m.id = e.model_id"
-        " JOIN metering_apikey k ON k.id = e.api_key_id"
-        " JOIN metering_priceset p ON p.id = e.price_set_id"
-        " LEFT JOIN LATERAL (SELECT new_charge, replaced_by FROM metering_usageadjustment a"
-        "   WHERE a.customer_id = e.customer_id AND a.event_number = e.id ORDER BY step DESC LIMIT 1) a ON true"
-        f" WHERE {' AND '.join(where)} ORDER BY e.occurred_at DESC, e.id DESC LIMIT %(limit)s"
-    )
-    return sql, params
-
-
-class _Call(msgspec.Struct):
-    """One of several calls inside a response, as its event keeps it."""
-
-    price_set_id: int
-    quantities: dict[str, int]
-
-
-_decode_quantities = msgspec.json.Decoder(dict[str, int]).decode
-_decode_calls = msgspec.json.Decoder(tuple[_Call, ...]).decode
-_decode_content = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-def _contents(price_set_ids: set[int]) -> dict[int, dict[str, Any]]:
-    if not price_set_ids:
-        return {}
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT id, content FROM metering_priceset WHERE id = ANY (%s::bigint[])",
-            [number_array(sorted(price_set_ids))],
-        )
-        return {number: _decode_content(content) for number, content in cursor.fetchall()}
-
-
-def _meter_lines(quantities: Mapping[str, int], content: Mapping[str, Any]) -> tuple[list[MeterLine], Decimal]:
-    """The lines of one call in the order of the meters, and what caching saved on it."""
-    prices = {name: (Decimal(price["charge"]), price["per"]) for name, price in content["meters"].items()}
-    lines = [
-        MeterLine(content["model"], name, price_note(content, name), quantities[name], *prices[name])
-        for name in NAMES
-        if quantities.get(name)
-    ]
-    return lines, cache_savings(quantities, prices)
-
-
-def _event_row(
-    customer_id: int, row: tuple[Any, ...], calls: Sequence[_Call], contents: Mapping[int, dict[str, Any]]
-) -> EventRow:
-    number, event_id, model, api_key, status, estimated, occurred_at, period, hold_id, *rest = row
-    counts, content_json, _, charge, metadata, adjusted, replaced_by = rest
-    content = _decode_content(content_json)
-    lines, saved = _meter_lines(_decode_quantities(counts), content) if not calls else ([], ZERO)
-    for call in calls:
-        more, also = _meter_lines(call.quantities, contents[call.price_set_id])
-        lines, saved = lines + more, EXACT.add(saved, also)
-    return EventRow(
-        number=number,
-        id=ids.hot_id("evt", customer_id, number),
-        request_id=event_id,
-        model=model,
-        api_key=api_key,
-        status=status,
-        waived=waiver_note(content),
-        estimated=estimated,
-        occurred_at=occurred_at,
-        period=period,
-        authorization=None if hold_id is None else ids.hot_id("auth", customer_id, hold_id),
-        meters=lines,
-        amount=charge,
-        adjusted_amount=adjusted,
-        replaced_by=None if replaced_by is None else ids.hot_id("evt", customer_id, replaced_by),
-        cache_savings=saved,
-        metadata=metadata,
-    )

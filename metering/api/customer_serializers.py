@@ -114,24 +114,36 @@ class JsonText(serializers.Field):
         return msgspec.Raw(value.encode())
 
 
+class CountedSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    waived = serializers.CharField(allow_null=True, help_text="Why not all of it is charged, if so.")
+    meters = MeterLineSerializer(many=True, help_text="Their amounts add up to the event's.")
+    amount = Amount()
+    cache_savings = Amount()
+
+
 class UsageEventSerializer(serializers.Serializer[Any]):
+    """An event as it counts now; one that was replaced counts for nothing, and keeps its model to be found by."""
+
     id = serializers.CharField(help_text="evt_…")
     request_id = serializers.CharField(help_text="The id under which the relay reported it.")
-    model = serializers.CharField()
+    model = serializers.CharField(source="now.model")
     api_key = serializers.CharField(help_text="key_…")
     status = serializers.ChoiceField(UsageEvent.Status.choices)
-    waived = serializers.CharField(allow_null=True, help_text="Why not all of it is charged, if so.")
+    waived = serializers.CharField(
+        source="now.waived", allow_null=True, help_text="Why not all of it is charged, if so."
+    )
     estimated = serializers.BooleanField(help_text="The quantities were counted by the relay, not by the provider.")
     occurred_at = Moment()
-    period = Month(help_text="The billing month.")
+    period = Month(help_text="The billing month it was charged in at first.")
     authorization = serializers.CharField(allow_null=True, help_text="auth_…, if it settled one.")
-    meters = MeterLineSerializer(many=True, help_text="Their amounts add up to the event's.")
-    amount = Amount(help_text="What it was charged at first.")
-    adjusted_amount = Amount(
-        allow_null=True, help_text="What it counts for since it was put right; null if it never was."
+    meters = MeterLineSerializer(source="now.meters", many=True, help_text="Their amounts add up to the event's.")
+    amount = Amount(source="now.amount", help_text="What is paid for it; 0 for an estimate that was replaced.")
+    cache_savings = Amount(source="now.cache_savings")
+    at_first = CountedSerializer(
+        allow_null=True, help_text="What it was charged before it was put right or replaced; null if it never was."
     )
     replaced_by = serializers.CharField(allow_null=True, help_text="evt_…, the correction of this estimate.")
-    cache_savings = Amount()
     metadata = JsonText(allow_null=True)
 
 

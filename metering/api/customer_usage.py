@@ -15,7 +15,7 @@ from billing.api.fields import choice_param, hour_param, moment_text, text_param
 from billing.api.openapi import HOURS, PAGING, answers, page_of, query
 from billing.api.pagination import read_page
 from billing.models import Customer
-from metering import pricing, queries
+from metering import event_queries, pricing, queries
 from metering.api.customer_serializers import UsageEventSerializer, UsageSerializer
 from metering.meters import NAMES
 from metering.models import ApiKey
@@ -93,12 +93,12 @@ class UsageEventsView(CustomerView):
         responses=answers(page_of(UsageEventSerializer), 400, 404),
     )
     def get(self, request: Request) -> Response:
-        """Single events with the unit prices they were charged at, newest first; `model` is what they count as now."""
-        page = read_page(request, queries.EventPlace)
+        """Single events as they count now, with their unit prices, newest first; `model` is what they count as, too."""
+        page = read_page(request, event_queries.EventPlace)
         start, end = hour_param(request, "start"), hour_param(request, "end")
         if start is not None and end is not None and start >= end:
             raise invalid_request("start must be before end.", "start")
-        rows = queries.events(
+        rows = event_queries.events(
             customer_id=self.customer.pk,
             limit=page.fetch,
             before=page.after,
@@ -110,7 +110,7 @@ class UsageEventsView(CustomerView):
         return Response(
             page.body(
                 rows,
-                key=lambda row: queries.EventPlace(row.occurred_at, row.number),
+                key=lambda row: event_queries.EventPlace(row.occurred_at, row.number),
                 show=lambda shown: UsageEventSerializer(shown, many=True).data,
             )
         )

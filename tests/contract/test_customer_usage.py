@@ -241,7 +241,7 @@ class TestEvents:
             "period": f"{moment:%Y-%m}",
             "authorization": authorization,
             "amount": "0.029250",
-            "adjusted_amount": None,
+            "at_first": None,
             "replaced_by": None,
             "cache_savings": EXAMPLE_SAVINGS,
             "metadata": {"team": "search", "weight": 0.1},

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 from django.db import connection
 
-from metering import formats, pricing, queries, rerating
+from metering import event_queries, formats, pricing, rerating
 from metering.formats import Usage
 from metering.models import Model, Price
 from metering.rerating_pages import Scope
@@ -73,6 +74,17 @@ class TestAModelThatAMendedParserFound:
         reparse()
         assert (listed(payer, SONNET), listed(payer, ADVISOR)) == ([event], [event])
 
+    def test_stands_in_the_event_s_lines_with_its_own_unit_prices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        payer = make_payer()
+        with parser_that_takes_the_second_call_for(None, monkeypatch):
+            report(payer)
+        reparse()
+        (event,) = CustomerApi(payer).get("usage/events").body["data"]
+        assert [line["model"] for line in event["meters"] if line["meter"] == "output"] == [SONNET, ADVISOR]
+        assert {line["model"] for line in event["at_first"]["meters"]} == {SONNET}
+        for figures in (event, event["at_first"]):
+            assert sum(Decimal(line["amount"]) for line in figures["meters"]) == Decimal(figures["amount"])
+
     def test_is_what_a_rerating_finds_the_event_by(self, monkeypatch: pytest.MonkeyPatch) -> None:
         payer = make_payer()
         with parser_that_takes_the_second_call_for(None, monkeypatch):
@@ -122,7 +134,7 @@ def test_a_rare_model_is_looked_for_in_the_customer_s_order_of_time_and_nowhere_
     pricing.bump_version()
     assert rerating.apply(scope(SONNET), reason="a wrong price", actor="tests", at=AT).rerating is not None
     model = Model.objects.get(public_id=OTHER).pk
-    sql, params = queries._events_sql(customer_id=payer.customer.pk, limit=51, model_id=model)
+    sql, params = event_queries._events_sql(customer_id=payer.customer.pk, limit=51, model_id=model)
     with connection.cursor() as cursor:
         _copy_events(cursor, payer, 20_000)
         cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}", params)

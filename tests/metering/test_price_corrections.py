@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from io import StringIO
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,6 +25,10 @@ DEARER = EXAMPLE_CHARGE + Decimal("0.0025")
 
 def output_price() -> Price:
     return Price.objects.get(model__public_id=SONNET, kind="charge", meter="output", variant="")
+
+
+def output_line(figures: dict[str, Any]) -> dict[str, Any]:
+    return next(line for line in figures["meters"] if line["meter"] == "output")
 
 
 def correct(price: Price, unit_price: str = "20", *, is_confirmed: bool = True) -> Price:
@@ -94,7 +99,7 @@ def test_late_events_and_reratings_find_it_and_a_second_import_leaves_it() -> No
         assert verify_books(full=full, at=AT).ok
 
 
-def test_the_customer_sees_what_was_charged_at_first_and_what_counts() -> None:
+def test_the_customer_sees_what_counts_and_what_was_charged_at_first() -> None:
     payer, relay = make_payer(), Relay()
     event = make_event(payer, estimated=True)
     relay.report(event)
@@ -102,13 +107,20 @@ def test_the_customer_sees_what_was_charged_at_first_and_what_counts() -> None:
     rerating.apply(EVER, reason="a typing error", actor="Ada", at=AT)
     api = CustomerApi(payer)
     (shown,) = api.get("usage/events").body["data"]
-    assert (shown["amount"], shown["adjusted_amount"], shown["replaced_by"]) == ("0.029250", "0.031750", None)
+    assert (shown["amount"], shown["at_first"]["amount"], shown["replaced_by"]) == ("0.031750", "0.029250", None)
+    assert (output_line(shown)["unit_price"], output_line(shown["at_first"])["unit_price"]) == (
+        "20.000000",
+        "15.000000",
+    )
+    for figures in (shown, shown["at_first"]):
+        assert sum(Decimal(line["amount"]) for line in figures["meters"]) == Decimal(figures["amount"])
     moved = api.get("transfers").body["data"][0]
     assert (moved["kind"], moved["amount"], moved["reason"]) == ("adjustment", "-0.002500", "a typing error")
     relay.report(make_event(payer, replaces=event["id"]))
     after, before = api.get("usage/events").body["data"]
-    assert (before["adjusted_amount"], before["replaced_by"]) == ("0.000000", after["id"])
-    assert (after["amount"], after["adjusted_amount"]) == ("0.031750", None)
+    assert (before["amount"], before["meters"], before["replaced_by"]) == ("0.000000", [], after["id"])
+    assert (before["model"], before["cache_savings"], before["at_first"]["amount"]) == (SONNET, "0.000000", "0.029250")
+    assert (after["amount"], after["at_first"]) == ("0.031750", None)
     (row,) = api.get("usage", group_by="model").body["data"]
     assert (row["requests"], row["amount"], row["quantities"]["output"]) == (1, "0.031750", 500)
     assert UsageEvent.objects.filter(customer=payer.customer).count() == 2
