@@ -137,6 +137,36 @@ def charged_now(events: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Char
     return {(event.customer_id, event.number): event for event in found}
 
 
+_LAST_STEPS = """
+SELECT a.* FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, number) CROSS JOIN LATERAL (
+    SELECT customer_id, event_number, id, new_price_set_id, coalesce(new_model_id, old_model_id),
+           new_charge, new_cost
+    FROM metering_usageadjustment x WHERE x.customer_id = t.customer_id AND x.event_number = t.number
+    ORDER BY step DESC LIMIT 1
+) a"""
+
+
+@dataclass(frozen=True, slots=True)
+class LastStep:
+    """What an event that was put right counts for. One that was taken back has no prices, and its last model."""
+
+    adjustment: int
+    price_set_id: int | None
+    model_id: int
+    charge: Decimal
+    cost: Decimal
+
+
+def last_steps(events: Sequence[tuple[int, int]]) -> dict[tuple[int, int], LastStep]:
+    """By (customer, number), of those events that were ever put right: one statement, a look at an index for each."""
+    if not events:
+        return {}
+    customers, numbers = zip(*events, strict=True)
+    with server_cursor() as cursor:
+        cursor.execute(_LAST_STEPS, [number_array(customers), number_array(numbers)])
+        return {(customer_id, number): LastStep(*step) for customer_id, number, *step in cursor.fetchall()}
+
+
 def adjust(
     changes: Sequence[Change],
     *,

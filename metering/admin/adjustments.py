@@ -13,8 +13,16 @@ from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
 from billing.admin.ledger import CustomerColumn
 from billing.models import Transfer
-from metering.admin.usage import meters_panel
-from metering.models import PriceSet, Rerating, UsageAdjustment, UsageEvent
+from metering.admin.event_panels import (
+    NEW,
+    OLD,
+    adjusted_side,
+    cause_link,
+    money_figures,
+    price_panels,
+    taken_back_panel,
+)
+from metering.models import Rerating, UsageAdjustment, UsageEvent
 from relayadmin.money import amount_text
 
 KIND_TONES = {"rerating": "info", "reparse": "info", "correction": "warning"}
@@ -52,20 +60,15 @@ class UsageAdjustmentAdmin(CustomerColumn, HotModelAdmin):
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [
-            Figure("Charge before", amount_text(obj.old_charge), "USD"),
-            Figure("Charge after", amount_text(obj.new_charge), "USD"),
-            Figure("Cost before", amount_text(obj.old_cost), "USD"),
-            Figure("Cost after", amount_text(obj.new_cost), "USD"),
+            *money_figures(obj.old_charge, obj.old_cost, when="before", hint="what the customer paid until then, USD"),
+            *money_figures(obj.new_charge, obj.new_cost, when="after", hint="what the customer pays since, USD"),
         ]
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        sets = PriceSet.objects.in_bulk([number for number in (obj.old_price_set_id, obj.new_price_set_id) if number])
-        panels = []
-        for side, title in (("old", "Before"), ("new", "After")):
-            number = getattr(obj, f"{side}_price_set_id")
-            if number is not None:
-                panel = meters_panel(getattr(obj, f"{side}_quantities"), sets.get(number))
-                panels.append(Panel(**{**_fields(panel), "title": title}))
+        panels: list[Panel] = []
+        for name, when in ((OLD, "before"), (NEW, "after")):
+            side = adjusted_side(obj, name)
+            panels += [taken_back_panel(obj, when=when)] if side is None else price_panels(side, when=when)
         return panels
 
     @display(description="Event")
@@ -78,9 +81,7 @@ class UsageAdjustmentAdmin(CustomerColumn, HotModelAdmin):
 
     @display(description="Because of")
     def cause_link(self, obj: UsageAdjustment) -> str:
-        if obj.rerating_id is None:
-            return html.hot_link(UsageEvent, obj.customer_id, obj.replaced_by)
-        return html.link(html.object_url(Rerating, obj.rerating_id), f"re-rating {obj.rerating_id}")
+        return cause_link(obj)
 
     @display(description="Transfer")
     def transfer_link(self, obj: UsageAdjustment) -> str:
@@ -97,10 +98,6 @@ class UsageAdjustmentAdmin(CustomerColumn, HotModelAdmin):
     @display(description="Difference")
     def difference_amount(self, obj: UsageAdjustment) -> str:
         return html.amount(obj.new_charge - obj.old_charge)
-
-
-def _fields(panel: Panel) -> dict[str, Any]:
-    return {name: getattr(panel, name) for name in Panel.__dataclass_fields__}
 
 
 @admin.register(Rerating)

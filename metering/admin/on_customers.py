@@ -8,6 +8,7 @@ from unfold.admin import StackedInline
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.admin.customers import CustomerAdmin
+from metering.admin import counted
 from metering.admin.plan_forms import CustomerPlanForm
 from metering.models import ApiKey, Channel, CustomerPlan, Model, UsageEvent, UsageHour
 
@@ -45,6 +46,7 @@ def keys_panel(request: HttpRequest, customer: Any) -> Panel:
 
 def usage_panel(request: HttpRequest, customer: Any) -> Panel:
     events = list(UsageEvent.objects.filter(customer_id=customer.pk).order_by("-id")[:ROWS])
+    counted.attach_last_steps(events)
     models = Model.objects.in_bulk({event.model_id for event in events})
     channels = Channel.objects.in_bulk({event.channel_id for event in events})
     return Panel(
@@ -53,11 +55,11 @@ def usage_panel(request: HttpRequest, customer: Any) -> Panel:
         rows=[
             (
                 html.hot_link(UsageEvent, event.customer_id, event.pk),
-                html.row_link(models.get(event.model_id), event.model_id),
+                counted.model_cell(event, html.row_link(models.get(event.model_id), event.model_id)),
                 html.row_link(channels.get(event.channel_id), event.channel_id),
                 event.status,
-                html.amount(event.charge),
-                html.amount(event.cost),
+                counted.charge_cell(event),
+                counted.cost_cell(event),
                 html.moment(event.occurred_at),
             )
             for event in events

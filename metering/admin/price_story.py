@@ -11,7 +11,9 @@ from metering.meters import NAMES
 from metering.models import Plan, PlanRule, Price, PriceSet
 
 
-def story_panel(prices: PriceSet | None, quantities: Mapping[str, int]) -> Panel:
+def story_panel(
+    prices: PriceSet | None, quantities: Mapping[str, int], *, title: str = "How the prices came about"
+) -> Panel:
     """A row for each meter that was used: list price, what the plan made of it and by which rule, and the cost."""
     content = {} if prices is None else prices.content
     meters = content.get("meters", {})
@@ -21,7 +23,7 @@ def story_panel(prices: PriceSet | None, quantities: Mapping[str, int]) -> Panel
     rules = PlanRule.objects.in_bulk({meters[name].get("rule") for name in used} - {None})
     plan = Plan.objects.filter(name=content.get("plan", "")).first()
     return Panel(
-        title="How the prices came about",
+        title=title,
         headers=("Meter", "List price", "Plan", "Unit price", "Channel's price", "Unit cost"),
         rows=[_row(name, meters[name], rows, rules, plan) for name in used],
         numbers=frozenset({1, 3, 4, 5}),
@@ -57,7 +59,8 @@ def _by(number: int | None, rules: Mapping[int, PlanRule], plan: Plan | None) ->
     rule = None if number is None else rules.get(number)
     if rule is None:
         return html.link(html.object_url(Plan, plan.pk), f"{plan.name}:\u00a0×\u00a0{plan.multiplier.normalize():f}")
-    return html.link(html.object_url(PlanRule, rule.pk), f"{plan.name}, rule {rule.pk}: {rule.says()}")
+    says = rule.says().replace("× ", "×\u00a0")
+    return html.link(html.object_url(PlanRule, rule.pk), f"{plan.name}, rule {rule.pk}: {says}")
 
 
 def _note(content: Mapping[str, Any]) -> str:

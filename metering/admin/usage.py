@@ -1,22 +1,25 @@
-"""Usage events, hourly usage and event keys: to look at."""
+"""Usage events as they count now, hourly usage and event keys: to look at."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.contrib.filters.admin import TextFilter
 from unfold.decorators import display
 
 from billing.admin import html
 from billing.admin.base import Figure, Panel, looked_up
-from billing.admin.filters import CustomerFilter, DaysFilter, NamedFilter, PeriodFilter
-from billing.admin.hot import CUSTOMER_PARAMETER, HotModelAdmin
+from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
+from billing.admin.hot import CUSTOMER_PARAMETER, HotChangeList, HotModelAdmin
 from billing.admin.ledger import CustomerColumn
 from billing.models import Hold, Transfer
-from metering.admin.price_set import meter_rows
-from metering.admin.price_story import story_panel
+from metering.admin import counted
+from metering.admin.event_panels import (
+    counted_panels,
+    meters_panel,
+    money_figures,
+)
+from metering.admin.usage_filters import ChannelFilter, EventModelFilter, KeyFilter, ModelFilter
 from metering.models import (
     ApiKey,
     Channel,
@@ -29,47 +32,8 @@ from metering.models import (
     UsageHour,
 )
 from relayadmin import ids
-from relayadmin.money import amount_text
 
 EVENT_TONES = {"completed": "success", "aborted": "warning", "failed": "danger"}
-
-
-class ModelFilter(TextFilter):
-    """A part of a model's id. A thousand choices would take longer to draw than the list itself."""
-
-    title = "model"
-    parameter_name = "model"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        part = (self.value() or "").replace("\x00", "").strip()
-        if not part:
-            return queryset
-        named = Model.objects.filter(public_id__icontains=part).order_by().values_list("id", flat=True)
-        return queryset.filter(model_id__in=list(named))
-
-
-class ChannelFilter(NamedFilter):
-    title = "channel"
-    parameter_name = "channel"
-    column = "channel_id"
-
-    def choose(self) -> Iterable[tuple[str, str]]:
-        return [(str(number), name) for number, name in Channel.objects.values_list("id", "name")]
-
-
-class KeyFilter(NamedFilter):
-    """The keys of the chosen customer; no filter until one is chosen."""
-
-    title = "API key (once a customer is chosen)"
-    parameter_name = "key"
-    column = "api_key_id"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        chosen = request.GET.get(CUSTOMER_PARAMETER, "")
-        if not chosen.isdecimal() or len(chosen) > 18:
-            return []
-        found = ApiKey.objects.filter(customer_id=int(chosen)).values_list("id", "name", "last4")
-        return [(str(number), f"{name} …{last4}") for number, name, last4 in found]
 
 
 class UsageColumns(CustomerColumn):
@@ -107,62 +71,10 @@ class UsageColumns(CustomerColumn):
         return html.amount(obj.charge - obj.cost)
 
 
-def money_figures(obj: Any) -> list[Figure]:
-    margin = obj.charge - obj.cost
-    return [
-        Figure("Charge", amount_text(obj.charge), "what the customer pays, USD"),
-        Figure("Cost", amount_text(obj.cost), "what the channel charges us, USD"),
-        Figure("Margin", amount_text(margin), "charge − cost", tone="danger" if margin < 0 else ""),
-    ]
-
-
-def _price_panels(event: UsageEvent) -> list[Panel]:
-    """The amounts by meter and how their prices came about, for each call that the response holds."""
-    if not event.parts:
-        prices = PriceSet.objects.filter(pk=event.price_set_id).first()
-        return [meters_panel(event.quantities, prices), story_panel(prices, event.quantities)]
-    sets = PriceSet.objects.in_bulk([call["price_set_id"] for call in event.parts])
-    panels = []
-    for call in event.parts:
-        used = sets.get(call["price_set_id"])
-        title = f"{call['kind']}: {used.content['model'] if used else call['model_id']}"
-        panels += [meters_panel(call["quantities"], used, title=title), story_panel(used, call["quantities"])]
-    return panels
-
-
-def meters_panel(quantities: dict[str, int], prices: PriceSet | None, *, title: str = "Meters") -> Panel:
-    rows, (charge, cost) = meter_rows(quantities, prices)
-    return Panel(
-        title=title,
-        headers=("Meter", "Quantity", "Unit price", "Charge", "Unit cost", "Cost", "Margin"),
-        rows=rows,
-        numbers=frozenset({1, 2, 3, 4, 5, 6}),
-        total=("Sum", "", "", html.amount(charge), "", html.amount(cost), html.amount(charge - cost)),
-        note="Quantity × unit price ÷ 1,000,000 tokens (or 1,000 calls) is the amount, exactly.",
-        empty="Nothing was counted: this call cost nothing.",
-    )
-
-
-def adjustment_panels(customer_id: int, number: int) -> list[Panel]:
-    """How an event was put right, step by step; none if it never was."""
-    steps = UsageAdjustment.objects.filter(customer_id=customer_id, event_number=number).order_by("step")
-    rows = [
-        (
-            html.hot_link(UsageAdjustment, customer_id, row.pk),
-            row.get_kind_display(),
-            html.amount(row.old_charge),
-            html.amount(row.new_charge),
-            html.amount(row.old_cost),
-            html.amount(row.new_cost),
-            f"{row.period:%Y-%m}",
-            html.hot_link(Transfer, customer_id, row.transfer_id),
-            row.reason or html.NOTHING,
-        )
-        for row in steps
-    ]
-    headers = ("Adjustment", "Why", "Charge", "Charge now", "Cost", "Cost now", "Booked in", "Transfer", "Reason")
-    note = "The event stays as it was charged at first; it counts as the last step says."
-    return [Panel("Put right since", headers, rows, frozenset({2, 3, 4, 5}), note=note)] if rows else []
+class UsageEventChangeList(HotChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        counted.attach_last_steps(self.result_list)
 
 
 @admin.register(UsageEvent)
@@ -178,12 +90,13 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
         "status_badge",
         "charge_amount",
         "cost_amount",
+        "margin_amount",
         "occurred_at",
     )
     list_filter = (
         CustomerFilter,
         KeyFilter,
-        ModelFilter,
+        EventModelFilter,
         ChannelFilter,
         "status",
         PeriodFilter,
@@ -211,19 +124,35 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[UsageEvent]:
         queryset: QuerySet[UsageEvent] = super().get_queryset(request)
         is_list = request.resolver_match is not None and str(request.resolver_match.url_name).endswith("_changelist")
-        return queryset.defer("usage", "quantities", "metadata") if is_list else queryset
+        return queryset.defer("usage", "quantities", "metadata", "parts") if is_list else queryset
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[HotChangeList]:
+        return UsageEventChangeList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            counted.attach_last_steps([row])
+        return row
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
-        return money_figures(obj)
+        step = counted.last_step(obj)
+        if step is None:
+            return money_figures(obj.charge, obj.cost)
+        url = html.object_url(UsageAdjustment, ids.hot_id(UsageAdjustment.PREFIX, obj.customer_id, step.adjustment))
+        hint = "nothing: it was taken back" if step.price_set_id is None else "what the customer pays, USD"
+        return [
+            *money_figures(step.charge, step.cost, when="now", hint=hint, url=url),
+            *money_figures(obj.charge, obj.cost, when="at first", hint="before it was put right"),
+        ]
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         panels = [
-            *_price_panels(obj),
+            *counted_panels(obj),
             Panel("The provider's usage, as reported", (), (), body=html.pretty_json(obj.usage)),
         ]
         if obj.metadata is not None:
             panels.append(Panel("Metadata", (), (), body=html.pretty_json(obj.metadata)))
-        panels += adjustment_panels(obj.customer_id, obj.pk)
         parked = ParkedEvent.objects.filter(customer_id=obj.customer_id, number=obj.pk).first()
         if parked is not None:
             panels.append(
@@ -243,6 +172,27 @@ class UsageEventAdmin(UsageColumns, HotModelAdmin):
                 )
             )
         return panels
+
+    @display(description="Model")
+    def model_link(self, obj: UsageEvent) -> str:
+        return counted.model_cell(obj, super().model_link(obj))
+
+    @display(description="Price set")
+    def price_set_link(self, obj: UsageEvent) -> str:
+        return counted.price_set_cell(obj)
+
+    @display(description="Charge")
+    def charge_amount(self, obj: UsageEvent) -> str:
+        return counted.charge_cell(obj)
+
+    @display(description="Cost")
+    def cost_amount(self, obj: UsageEvent) -> str:
+        return counted.cost_cell(obj)
+
+    @display(description="Margin")
+    def margin_amount(self, obj: UsageEvent) -> str:
+        charge, cost = counted.charge_and_cost(obj)
+        return html.amount(charge - cost)
 
     @display(description="Status", label=EVENT_TONES)
     def status_badge(self, obj: UsageEvent) -> str:
@@ -295,7 +245,7 @@ class UsageHourAdmin(UsageColumns, HotModelAdmin):
     )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
-        return money_figures(obj)
+        return money_figures(obj.charge, obj.cost)
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         return [meters_panel(obj.quantities, PriceSet.objects.filter(pk=obj.price_set_id).first())]
