@@ -66,8 +66,8 @@ class _Call(msgspec.Struct, gc=False):
 def read_iterations(usage: dict[str, Any], whole: Usage) -> Usage:
     """The same usage with its parts: `whole` is the top-level figures. Raises InvalidUsage where the two part ways.
 
-    One ordinary `message` says nothing new and makes no parts. Web searches are counted for the response only, and
-    belong to its last answering call.
+    One ordinary `message` makes no parts; it may tell lifetimes that the top level doesn't. Web searches are counted
+    for the response only, and belong to its last answering call.
     """
     calls, unknown = _calls(usage)
     if unknown or whole.unknown or not calls:
@@ -75,7 +75,7 @@ def read_iterations(usage: dict[str, Any], whole: Usage) -> Usage:
         return msgspec.structs.replace(whole, unknown=whole.unknown or unknown)
     answering = _answering(calls)
     _check_sums(usage, answering)
-    if len(calls) == 1 and calls[0].kind == "message":
+    if len(calls) == 1 and calls[0].kind == "message" and calls[0].hour == whole.quantities.get("cache_write_1h", 0):
         return whole
     _spread_writes(usage, answering, whole)
     parts = _parts(calls, answering, whole.quantities.get("web_search", 0))

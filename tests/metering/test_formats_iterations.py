@@ -1,5 +1,6 @@
 """Several model calls inside one answer of the Messages API: each is priced by itself, and none is lost or doubled."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,6 +39,46 @@ class TestOneCall:
     def test_a_model_that_stepped_in_is_rated_by_its_own_name(self) -> None:
         usage = answer(call("fallback_message", 10, 5, model="claude-b"), fresh=10, output=5)
         assert usage.parts == (Part("fallback_message", "claude-b", {"input": 10, "output": 5}, 10),)
+
+    HOURS = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 2000}
+    UNTOLD = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
+    CALL = {"input_tokens": 5, "output_tokens": 1, "cache_creation_input_tokens": 2000}
+    START = {"input_tokens": 5, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_creation": UNTOLD}
+
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            lambda usage: usage,
+            lambda usage: {"message_delta": usage},
+            lambda usage: {"message_start": TestOneCall.START, "message_delta": usage},
+            lambda usage: {"message_start": {**TestOneCall.START, "cache_creation": None}, "message_delta": usage},
+        ],
+        ids=["bare", "bare delta", "stream", "stream that starts without a split"],
+    )
+    def test_its_lifetimes_count_where_the_top_level_tells_none(self, shape: Callable[[Entry], Entry]) -> None:
+        """Row 15 for the one call of a response: only the call tells that its writes live for an hour."""
+        usage = {**self.CALL, "iterations": [{"type": "message", **self.CALL, "cache_creation": self.HOURS}]}
+        read = formats.read("anthropic.messages", shape(usage))
+        assert read == Usage({"input": 5, "cache_write_1h": 2000, "output": 1}, 2005)
+
+    def test_the_top_level_s_lifetimes_count_where_it_tells_none(self) -> None:
+        usage = {**self.CALL, "cache_creation": self.HOURS, "iterations": [{"type": "message", **self.CALL}]}
+        read = formats.read("anthropic.messages", usage)
+        assert read == Usage({"input": 5, "cache_write_1h": 2000, "output": 1}, 2005)
+
+    @pytest.mark.parametrize("told", [0, 1, 1999])
+    def test_lifetimes_that_part_ways_are_refused_with_both_figures(self, told: int) -> None:
+        top = {"ephemeral_5m_input_tokens": 2000 - told, "ephemeral_1h_input_tokens": told}
+        usage = {**self.CALL, "cache_creation": top}
+        usage["iterations"] = [{"type": "message", **self.CALL, "cache_creation": self.HOURS}]
+        with pytest.raises(InvalidUsage, match=rf"ephemeral_1h_input_tokens is {told}, but .* add up to 2000"):
+            formats.read("anthropic.messages", usage)
+
+    def test_searches_stay_with_the_whole(self) -> None:
+        usage = {**self.CALL, "iterations": [{"type": "message", **self.CALL, "cache_creation": self.HOURS}]}
+        read = formats.read("anthropic.messages", {**usage, "server_tool_use": {"web_search_requests": 3}})
+        assert read.quantities == {"input": 5, "cache_write_1h": 2000, "output": 1, "web_search": 3}
+        assert read.parts == ()
 
 
 class TestToolLoops:

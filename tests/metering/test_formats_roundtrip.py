@@ -300,6 +300,7 @@ def added(several: list[Meters]) -> Meters:
     beside=st.lists(st.tuples(st.sampled_from(["compaction", "advisor_message"]), calls), max_size=3),
     answered=st.lists(calls, min_size=1, max_size=3),
     tells_lifetimes=st.booleans(),
+    top_tells=st.booleans(),
     searches=st.integers(0, 5),
 )
 def test_parts_add_up_to_all_that_is_billed(
@@ -307,6 +308,7 @@ def test_parts_add_up_to_all_that_is_billed(
     beside: list[tuple[str, Meters]],
     answered: list[Meters],
     tells_lifetimes: bool,
+    top_tells: bool,
     searches: int,
 ) -> None:
     """Calls of models that declined, calls beside the answer, and the answer's own."""
@@ -322,6 +324,8 @@ def test_parts_add_up_to_all_that_is_billed(
     entries += [entry(kind, meters, "claude-advisor") for kind, meters in beside]
     entries += [entry("message", meters, model) for meters in answered]
     usage = as_anthropic({**added(answered), "web_search": searches})
+    if not top_tells:
+        del usage["cache_creation"]
     read = formats.read("anthropic.messages", {**usage, "iterations": entries})
 
     billed = added([*(meters for meters in tried if meters["output"]), *(meters for _, meters in beside), *answered])

@@ -55,12 +55,27 @@ RESPONSES = {
     "output_tokens_details": {"reasoning_tokens": 2},
     "total_tokens": 29,
 }
+CLAUDE = {"input": 1, "cache_read": 5, "cache_write_5m": 3, "cache_write_1h": 4, "output": 6}
+# A delta has no split of its own: its writes live for the default.
+IN_A_DELTA = {"input": 1, "cache_read": 5, "cache_write_5m": 7, "output": 6, "web_search": 2}
+FOUR_CALLS = {meter: 4 * quantity for meter, quantity in CLAUDE.items()}
+OPENAI = {"input": 8, "cache_read": 5, "cache_write_30m": 3, "cache_write_12h": 4, "output": 9}
 TEXT = [{"modality": "TEXT", "token_count": 1}]
 PYDANTIC = {
-    "anthropic": ("anthropic.messages", AnthropicUsage, WHOLE, 21),
-    "anthropic stream": ("anthropic.messages", MessageDeltaUsage, DELTA, 21),
-    "anthropic beta": ("anthropic.messages", BetaUsage, {**WHOLE, "iterations": ITERATIONS}, 78),
-    "anthropic beta stream": ("anthropic.messages", BetaMessageDeltaUsage, {**DELTA, "iterations": ITERATIONS}, 78),
+    "anthropic": ("anthropic.messages", AnthropicUsage, WHOLE, {**CLAUDE, "web_search": 2}),
+    "anthropic stream": ("anthropic.messages", MessageDeltaUsage, DELTA, IN_A_DELTA),
+    "anthropic beta": (
+        "anthropic.messages",
+        BetaUsage,
+        {**WHOLE, "iterations": ITERATIONS},
+        {**FOUR_CALLS, "web_search": 2},
+    ),
+    "anthropic beta stream": (
+        "anthropic.messages",
+        BetaMessageDeltaUsage,
+        {**DELTA, "iterations": ITERATIONS},
+        {**FOUR_CALLS, "web_search": 2},
+    ),
     "openai chat": (
         "openai.chat",
         CompletionUsage,
@@ -83,10 +98,10 @@ PYDANTIC = {
             },
             "total_tokens": 60,
         },
-        60,
+        {"input": 25, "cache_read": 5, "cache_write_30m": 7, "audio_input": 3, "output": 18, "audio_output": 2},
     ),
-    "openai responses": ("openai.responses", ResponseUsage, RESPONSES, 29),
-    "openai beta responses": ("openai.responses", BetaResponseUsage, RESPONSES, 29),
+    "openai responses": ("openai.responses", ResponseUsage, RESPONSES, OPENAI),
+    "openai beta responses": ("openai.responses", BetaResponseUsage, RESPONSES, OPENAI),
     "gemini": (
         "gemini.generate",
         GenerateContentResponseUsageMetadata,
@@ -103,7 +118,7 @@ PYDANTIC = {
             "total_token_count": 61,
             "traffic_type": "ON_DEMAND",
         },
-        61,
+        {"input": 41, "cache_read": 5, "output": 15},
     ),
 }
 
@@ -136,21 +151,21 @@ def counters_in(value: object) -> Iterator[str]:
         yield ""
 
 
-@pytest.mark.parametrize(("name", "kind", "fields", "total"), PYDANTIC.values(), ids=PYDANTIC)
+@pytest.mark.parametrize(("name", "kind", "fields", "meters"), PYDANTIC.values(), ids=PYDANTIC)
 def test_every_counter_of_the_type_is_in_its_sample(
-    name: str, kind: type[BaseModel], fields: dict[str, Any], total: int
+    name: str, kind: type[BaseModel], fields: dict[str, Any], meters: dict[str, int]
 ) -> None:
     assert set(counters_in(kind.model_validate(fields).model_dump())) == set(counters_of(kind))
 
 
-@pytest.mark.parametrize(("name", "kind", "fields", "total"), PYDANTIC.values(), ids=PYDANTIC)
+@pytest.mark.parametrize(("name", "kind", "fields", "meters"), PYDANTIC.values(), ids=PYDANTIC)
 def test_every_counter_of_the_type_is_known_and_counted(
-    name: str, kind: type[BaseModel], fields: dict[str, Any], total: int
+    name: str, kind: type[BaseModel], fields: dict[str, Any], meters: dict[str, int]
 ) -> None:
     dumped = json.loads(kind.model_validate(fields).model_dump_json(by_alias=True))
     read = formats.read(name, dumped)
     assert read.unknown == ""
-    assert sum(read.quantities.values()) == total
+    assert read.quantities == meters
     assert read.service_tier == "standard"
 
 
@@ -163,6 +178,14 @@ def test_the_calls_of_the_beta_type_are_priced_by_their_own_models() -> None:
         ("message", "claude-fable-5"),
         ("fallback_message", "claude-opus-5"),
     ]
+
+
+@pytest.mark.parametrize("kind", [BetaUsage, BetaMessageDeltaUsage])
+def test_the_one_call_of_the_beta_type_tells_its_lifetimes(kind: type[BaseModel]) -> None:
+    top = {**DELTA, "iterations": [{"type": "message", "model": "claude-fable-5", **CALL}]}
+    read = formats.read("anthropic.messages", json.loads(kind.model_validate(top).model_dump_json()))
+    assert read.quantities == {**CLAUDE, "web_search": 2}
+    assert (read.unknown, read.parts) == ("", ())
 
 
 @pytest.fixture(scope="module")
