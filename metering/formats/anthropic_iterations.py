@@ -69,10 +69,10 @@ def read_iterations(usage: dict[str, Any], whole: Usage) -> Usage:
     One ordinary `message` makes no parts; it may tell lifetimes that the top level doesn't. Web searches are counted
     for the response only, and belong to its last answering call.
     """
-    calls, unknown = _calls(usage)
-    if unknown or whole.unknown or not calls:
-        # The event waits in the first two cases, and what adds up is not known.
-        return msgspec.structs.replace(whole, unknown=whole.unknown or unknown)
+    calls, unknown = _calls(usage, whole.unknown)
+    if unknown or not calls:
+        # The event waits in the first case, and what adds up is not known.
+        return msgspec.structs.replace(whole, unknown=unknown)
     answering = _answering(calls)
     _check_sums(usage, answering)
     if len(calls) == 1 and calls[0].kind == "message" and calls[0].hour == whole.quantities.get("cache_write_1h", 0):
@@ -92,9 +92,9 @@ def read_iterations(usage: dict[str, Any], whole: Usage) -> Usage:
     )
 
 
-def _calls(usage: dict[str, Any]) -> tuple[list[_Call], str]:
+def _calls(usage: dict[str, Any], unknown: str) -> tuple[list[_Call], str]:
+    """(the calls of a kind that we know, the first unknown counter: `unknown` where that is one, else theirs or "")."""
     calls = []
-    unknown = ""
     for index, entry in enumerate(objects(usage, "iterations")):
         path = f"iterations[{index}]."
         kind = word(entry, "type", "", path)
@@ -105,7 +105,8 @@ def _calls(usage: dict[str, Any]) -> tuple[list[_Call], str]:
         model = word(entry, "model", "", path) or None
         if model is None and kind in _NAMES_ITS_MODEL:
             raise InvalidUsage(f"usage.{path}model is missing")
-        five, hour, unknown_lifetime = writes_of(entry, path)
+        unknown = unknown or unknown_counter(entry, _KNOWN, "iterations[].")
+        five, hour, unknown_lifetime = writes_of(entry, path, is_waiting=unknown != "")
         calls.append(
             _Call(
                 kind,
@@ -118,7 +119,6 @@ def _calls(usage: dict[str, Any]) -> tuple[list[_Call], str]:
                 has_split(entry, path),
             )
         )
-        unknown = unknown or unknown_counter(entry, _KNOWN, "iterations[].")
         unknown = unknown or unknown_lifetime.replace(path, "iterations[].")
     return calls, unknown
 

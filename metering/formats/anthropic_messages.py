@@ -48,6 +48,7 @@ def read(usage: dict[str, Any]) -> Usage:
     if "message_start" in usage or "message_delta" in usage:
         usage = _of_stream(usage)
     get = usage.get
+    unknown = "" if usage.keys() <= _KNOWN else unknown_counter(usage, _KNOWN)
     fresh, output = get("input_tokens"), get("output_tokens")
     if type(fresh) is not int or not 0 <= fresh <= LARGEST_COUNT:
         fresh = required_count(usage, "input_tokens")
@@ -56,9 +57,10 @@ def read(usage: dict[str, Any]) -> Usage:
     read_tokens = get("cache_read_input_tokens")
     if type(read_tokens) is not int or not 0 <= read_tokens <= LARGEST_COUNT:
         read_tokens = optional_count(read_tokens, "cache_read_input_tokens")
-    written_5m, written_1h, unknown = get("cache_creation_input_tokens"), 0, ""
+    written_5m, written_1h = get("cache_creation_input_tokens"), 0
     if get("cache_creation") is not None:
-        written_5m, written_1h, unknown = writes_of(usage)
+        written_5m, written_1h, unknown_lifetime = writes_of(usage, is_waiting=unknown != "")
+        unknown = unknown or unknown_lifetime
     elif type(written_5m) is not int or not 0 <= written_5m <= LARGEST_COUNT:
         written_5m = optional_count(written_5m, "cache_creation_input_tokens")
 
@@ -73,15 +75,13 @@ def read(usage: dict[str, Any]) -> Usage:
         quantities["cache_write_1h"] = written_1h
     if output:
         quantities["output"] = output
-    if not usage.keys() <= _KNOWN:
-        unknown = unknown_counter(usage, _KNOWN) or unknown
     if get("server_tool_use") is not None:
         searches, unknown_tool = _searches(usage)
         if searches:
             quantities["web_search"] = searches
         unknown = unknown or unknown_tool
     if get("output_tokens_details") is not None:
-        unknown = _check_output(usage, output) or unknown
+        unknown = _check_output(usage, output, unknown)
     tier, speed, geo = get("service_tier"), get("speed"), get("inference_geo")
     found = Usage(
         quantities,
@@ -104,14 +104,16 @@ def _searches(usage: dict[str, Any]) -> tuple[int, str]:
     )
 
 
-def _check_output(usage: dict[str, Any], output: int) -> str:
+def _check_output(usage: dict[str, Any], output: int, unknown: str) -> str:
+    """The first unknown counter, `unknown` where that is one; without any, thinking must be inside the output."""
     details = part(usage, "output_tokens_details")
     thinking = optional_count(details.get("thinking_tokens"), "output_tokens_details.thinking_tokens")
-    if thinking > output:
+    unknown = unknown or unknown_counter(details, _KNOWN_OUTPUT, "output_tokens_details.")
+    if thinking > output and not unknown:
         raise InvalidUsage(
             f"usage.output_tokens_details.thinking_tokens is {thinking}, more than usage.output_tokens, {output}"
         )
-    return unknown_counter(details, _KNOWN_OUTPUT, "output_tokens_details.")
+    return unknown
 
 
 def _of_stream(usage: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +133,9 @@ def _add_later_writes(merged: dict[str, Any], start: dict[str, Any], delta: dict
 
     Where `iterations` tells their lifetimes it is asked instead; else they live for the default, five minutes.
     """
-    five, hour, unknown = writes_of(start, "message_start.")
+    five, hour, unknown = writes_of(
+        start, "message_start.", is_waiting=not start.keys() <= _KNOWN and unknown_counter(start, _KNOWN) != ""
+    )
     total = optional_count(delta.get("cache_creation_input_tokens"), "cache_creation_input_tokens")
     if unknown or total <= five + hour:
         return

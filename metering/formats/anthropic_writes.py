@@ -12,10 +12,10 @@ ONE_HOUR = "ephemeral_1h_input_tokens"
 _KNOWN = frozenset({FIVE_MINUTES, ONE_HOUR})
 
 
-def writes_of(usage: dict[str, Any], path: str = "") -> tuple[int, int, str]:
+def writes_of(usage: dict[str, Any], path: str = "", *, is_waiting: bool = False) -> tuple[int, int, str]:
     """(five-minute writes, one-hour writes, unknown counter or ""); a total without its split is five minutes.
 
-    Raises InvalidUsage where the split does not add up to the total.
+    Raises InvalidUsage where the split does not add up to the total, unless the usage `is_waiting` for another counter.
     """
     total = usage.get("cache_creation_input_tokens")
     if total is not None:
@@ -29,7 +29,7 @@ def writes_of(usage: dict[str, Any], path: str = "") -> tuple[int, int, str]:
         unknown = unknown_counter(split, _KNOWN, f"{path}cache_creation.")
         if unknown:
             return five, hour, unknown  # A lifetime that is new to us: the event waits, and what adds up is not known.
-    if total is not None and total != five + hour:
+    if total is not None and total != five + hour and not is_waiting:
         raise InvalidUsage(
             f"usage.{path}cache_creation_input_tokens is {total},"
             f" but usage.{path}cache_creation adds up to {five + hour}"

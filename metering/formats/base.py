@@ -29,7 +29,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     `quantities`: meter → count above zero, all that is billed, in an order that does not depend on the input's.
     `prompt_tokens`: all input-side tokens, which choose the price tier. The next three change prices: what is absent
-    or null is standard. `unknown`: the name of a counter above zero that this format does not know, or "".
+    or null is standard. `unknown`: the name of a counter above zero that this format does not know, or "". Its event
+    waits, with the quantities that are known: which sums contain the counter is not, so none of its object is checked.
 
     `parts`: the calls of a response that made several, in their order; they add up to `quantities` meter by meter, and
     each is rated by itself. `prompt_tokens` is then that of the calls that made the returned message, together.
@@ -88,19 +89,19 @@ def agreed_count(figures: dict[str, object]) -> int | None:
     return found
 
 
-def check_total(usage: dict[str, Any], name: str, *sums: int) -> None:
+def check_total(usage: dict[str, Any], name: str, *sums: int, unknown: str) -> None:
     """Hold the provider's own total, where there is one, against what was counted; any of the sums will do.
 
-    Raises InvalidUsage with both figures.
+    Raises InvalidUsage with both figures. An `unknown` counter may be in the total, which then is only a count.
     """
     total = usage.get(name)
-    if total is not None and count(total, name) not in sums:
+    if total is not None and count(total, name) not in sums and not unknown:
         raise InvalidUsage(f"usage.{name} is {total}, but its parts add up to {sums[0]}")
 
 
 def above_zero(quantities: dict[str, int]) -> dict[str, int]:
-    """The quantities that are not zero, in the same order."""
-    return {meter: quantity for meter, quantity in quantities.items() if quantity}
+    """The quantities above zero, in the same order; with an unknown counter what is left of a whole may be below it."""
+    return {meter: quantity for meter, quantity in quantities.items() if quantity > 0}
 
 
 def part(usage: dict[str, Any], name: str, path: str = "") -> dict[str, Any]:

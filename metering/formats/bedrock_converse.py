@@ -37,14 +37,13 @@ _LIFETIMES = frozenset({"5m", "1h"})
 
 def read(usage: dict[str, Any]) -> Usage:
     """Read a usage object. Raises InvalidUsage, also where the total is not the sum."""
+    unknown = unknown_counter(usage, _KNOWN)
     fresh = required_count(usage, "inputTokens")
     output = required_count(usage, "outputTokens")
     cached = optional_count(usage.get("cacheReadInputTokens"), "cacheReadInputTokens")
-    five, hour, unknown_lifetime = _writes(usage)
-    unknown = unknown_counter(usage, _KNOWN) or unknown_lifetime
+    five, hour, unknown = _writes(usage, unknown)
     prompt = fresh + cached + five + hour
-    if not unknown_lifetime:
-        check_total(usage, "totalTokens", prompt + output)
+    check_total(usage, "totalTokens", prompt + output, unknown=unknown)
     return Usage(
         above_zero(
             {"input": fresh, "cache_read": cached, "cache_write_5m": five, "cache_write_1h": hour, "output": output}
@@ -55,16 +54,15 @@ def read(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _writes(usage: dict[str, Any]) -> tuple[int, int, str]:
-    """(five-minute writes, one-hour writes, unknown lifetime or "")."""
+def _writes(usage: dict[str, Any], unknown: str) -> tuple[int, int, str]:
+    """(five-minute writes, one-hour writes, the first unknown counter: `unknown` where that is one, else theirs)."""
     total = usage.get("cacheWriteInputTokens")
     if total is not None:
         total = optional_count(total, "cacheWriteInputTokens")
     details = objects(usage, "cacheDetails")
     if not details:
-        return total or 0, 0, ""
+        return total or 0, 0, unknown
     by_lifetime = dict.fromkeys(_LIFETIMES, 0)
-    unknown = ""
     for index, detail in enumerate(details):
         path = f"cacheDetails[{index}]."
         lifetime = word(detail, "ttl", "", path)

@@ -54,20 +54,30 @@ def read(usage: dict[str, Any]) -> Usage:
 
     Google leaves out counts that are zero, so all but the prompt's may be missing.
     """
+    unknown = unknown_counter(usage, _KNOWN)
     prompt = required_count(usage, _PROMPT)
     cached, tools, answer, thoughts = (
         optional_count(usage.get(name), name) for name in (_CACHED, _TOOLS, _ANSWER, "thoughtsTokenCount")
     )
-    check_total(usage, "totalTokenCount", prompt + answer + tools + thoughts)
-    if cached > prompt:
-        raise InvalidUsage(f"usage.{_CACHED} is {cached}, more than usage.{_PROMPT}, {prompt}")
-    in_prompt, unknown_prompt = _media(usage, _PROMPT, prompt)
-    in_cache, unknown_cache = _media(usage, _CACHED, cached)
-    in_tools, unknown_tools = _media(usage, _TOOLS, tools)
-    in_answer, unknown_answer = _media(usage, _ANSWER, answer)
+    in_prompt, told_prompt, unknown = _media(usage, _PROMPT, unknown)
+    in_cache, told_cache, unknown = _media(usage, _CACHED, unknown)
+    in_tools, told_tools, unknown = _media(usage, _TOOLS, unknown)
+    in_answer, told_answer, unknown = _media(usage, _ANSWER, unknown)
     fresh = {kind: in_prompt[kind] - in_cache[kind] for kind in _MEDIA}
     text = prompt - cached - sum(fresh.values())
-    _check_inside(in_prompt, in_cache, text, prompt, cached)
+    check_total(usage, "totalTokenCount", prompt + answer + tools + thoughts, unknown=unknown)
+    if not unknown:
+        if cached > prompt:
+            raise InvalidUsage(f"usage.{_CACHED} is {cached}, more than usage.{_PROMPT}, {prompt}")
+        for name, whole, told in (
+            (_PROMPT, prompt, told_prompt),
+            (_CACHED, cached, told_cache),
+            (_TOOLS, tools, told_tools),
+            (_ANSWER, answer, told_answer),
+        ):
+            if told > whole:
+                raise InvalidUsage(f"usage.{name} is {whole}, but usage.{_DETAILS_OF[name]} adds up to {told}")
+        _check_inside(in_prompt, in_cache, text, prompt, cached)
     return Usage(
         above_zero(
             {
@@ -86,16 +96,18 @@ def read(usage: dict[str, Any]) -> Usage:
         ),
         prompt + tools,
         service_tier=_tier(usage),
-        unknown=unknown_counter(usage, _KNOWN) or unknown_prompt or unknown_cache or unknown_tools or unknown_answer,
+        unknown=unknown,
     )
 
 
-def _media(usage: dict[str, Any], name: str, whole: int) -> tuple[dict[str, int], str]:
-    """(audio, image and video tokens of one count, unknown modality or "")."""
+def _media(usage: dict[str, Any], name: str, unknown: str) -> tuple[dict[str, int], int, str]:
+    """(audio, image and video tokens of one count, those and text together, the first unknown counter).
+
+    `unknown`: one that was found before, or "".
+    """
     details = _DETAILS_OF[name]
     found = dict.fromkeys(_MEDIA, 0)
     total = 0
-    unknown = ""
     for index, detail in enumerate(objects(usage, details)):
         path = f"{details}[{index}]."
         modality = word(detail, "modality", "TEXT", path).upper()
@@ -106,9 +118,7 @@ def _media(usage: dict[str, Any], name: str, whole: int) -> tuple[dict[str, int]
         elif tokens and modality not in _TEXT:
             unknown = unknown or f"{details}[].{modality[:40]}"
         unknown = unknown or unknown_counter(detail, _KNOWN_DETAIL, f"{details}[].")
-    if total > whole:
-        raise InvalidUsage(f"usage.{name} is {whole}, but usage.{details} adds up to {total}")
-    return found, unknown
+    return found, total, unknown
 
 
 def _check_inside(in_prompt: dict[str, int], in_cache: dict[str, int], text: int, prompt: int, cached: int) -> None:

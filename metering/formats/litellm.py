@@ -21,7 +21,7 @@ from metering.formats.base import (
     unknown_counter,
     word,
 )
-from metering.formats.openai_shape import completion_of, fresh_of, tier_of
+from metering.formats.openai_shape import completion_of, fresh_of, tier_of, unknown_output
 
 _DETAILS = "prompt_tokens_details."
 _SPLIT = f"{_DETAILS}cache_creation_token_details."
@@ -63,6 +63,7 @@ _METERS_OF_SPLIT = {
     "ephemeral_1h_input_tokens": "cache_write_1h",
     "ephemeral_12h_input_tokens": "cache_write_12h",
 }
+_KNOWN_SPLIT = frozenset(_METERS_OF_SPLIT)
 # Cached tokens that are no text have prices of their own, and the audio inside the prompt may or may not hold them.
 _KNOWN_CACHED = frozenset({"text_tokens"})
 # A search for tools is billed by its tokens alone.
@@ -73,9 +74,9 @@ def read(usage: dict[str, Any]) -> Usage:
     """Read a usage object. Raises InvalidUsage, also where two names of one figure differ."""
     prompt = required_count(usage, "prompt_tokens")
     completion = required_count(usage, "completion_tokens")
-    check_total(usage, "total_tokens", prompt + completion)
     inside = part(usage, "prompt_tokens_details")
     tools = part(usage, "server_tool_use")
+    unknown = _unknown(usage, inside, tools)
     cached = agreed_count(
         {
             f"{_DETAILS}cached_tokens": inside.get("cached_tokens"),
@@ -83,11 +84,12 @@ def read(usage: dict[str, Any]) -> Usage:
             "prompt_cache_hit_tokens": usage.get("prompt_cache_hit_tokens"),
         }
     )
-    _check_misses(usage, prompt)
-    writes, unknown_lifetime = _writes(usage, inside)
+    writes = _writes(usage, inside, unknown)
     audio = optional_count(inside.get("audio_tokens"), "audio_tokens", _DETAILS)
-    fresh = fresh_of(prompt, cached=cached or 0, written=sum(writes.values()), audio=audio)
-    outputs, unknown_output = completion_of(usage, completion)
+    fresh = fresh_of(prompt, cached=cached or 0, written=sum(writes.values()), audio=audio, unknown=unknown)
+    check_total(usage, "total_tokens", prompt + completion, unknown=unknown)
+    _check_misses(usage, prompt, unknown)
+    outputs = completion_of(usage, completion, unknown=unknown)
     searches = agreed_count(
         {
             "server_tool_use.web_search_requests": tools.get("web_search_requests"),
@@ -111,31 +113,35 @@ def read(usage: dict[str, Any]) -> Usage:
         service_tier=tier_of(usage),
         speed=word(usage, "speed", "standard"),
         inference_geo=word(usage, "inference_geo", ""),
-        unknown=(
-            unknown_counter(usage, _KNOWN)
-            or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS)
-            or unknown_lifetime
-            or unknown_counter(
-                part(inside, "cached_tokens_details", _DETAILS), _KNOWN_CACHED, f"{_DETAILS}cached_tokens_details."
-            )
-            or unknown_counter(tools, _KNOWN_TOOLS, "server_tool_use.")
-            or unknown_output
-        ),
+        unknown=unknown,
     )
 
 
-def _check_misses(usage: dict[str, Any], prompt: int) -> None:
+def _unknown(usage: dict[str, Any], inside: dict[str, Any], tools: dict[str, Any]) -> str:
+    lifetimes = part(inside, "cache_creation_token_details", _DETAILS)
+    cached = part(inside, "cached_tokens_details", _DETAILS)
+    return (
+        unknown_counter(usage, _KNOWN)
+        or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS)
+        or unknown_counter(lifetimes, _KNOWN_SPLIT, _SPLIT)
+        or unknown_counter(cached, _KNOWN_CACHED, f"{_DETAILS}cached_tokens_details.")
+        or unknown_counter(tools, _KNOWN_TOOLS, "server_tool_use.")
+        or unknown_output(usage)
+    )
+
+
+def _check_misses(usage: dict[str, Any], prompt: int, unknown: str) -> None:
     miss = usage.get("prompt_cache_miss_tokens")
     if miss is None:
         return
     both = optional_count(miss, "prompt_cache_miss_tokens")
     both += optional_count(usage.get("prompt_cache_hit_tokens"), "prompt_cache_hit_tokens")
-    if both != prompt:
+    if both != prompt and not unknown:
         raise InvalidUsage(f"usage.prompt_tokens is {prompt}, but cache hits and misses add up to {both}")
 
 
-def _writes(usage: dict[str, Any], inside: dict[str, Any]) -> tuple[dict[str, int], str]:
-    """(cache writes by meter, unknown lifetime or ""). Raises InvalidUsage where names or split part ways."""
+def _writes(usage: dict[str, Any], inside: dict[str, Any], unknown: str) -> dict[str, int]:
+    """Cache writes by meter. Raises InvalidUsage where names or split part ways."""
     at_top = usage.get("cache_creation_input_tokens")
     total = agreed_count(
         {
@@ -146,12 +152,11 @@ def _writes(usage: dict[str, Any], inside: dict[str, Any]) -> tuple[dict[str, in
     )
     split = part(inside, "cache_creation_token_details", _DETAILS)
     if all(value is None for value in split.values()):
-        return {"cache_write_30m" if at_top is None else "cache_write_5m": total or 0}, ""
+        return {"cache_write_30m" if at_top is None else "cache_write_5m": total or 0}
     writes = {meter: optional_count(split.get(name), name, _SPLIT) for name, meter in _METERS_OF_SPLIT.items()}
-    unknown = unknown_counter(split, frozenset(_METERS_OF_SPLIT), _SPLIT)
     added = sum(writes.values())
     if total is not None and total != added and not unknown:
         name = "cache_write_tokens" if inside.get("cache_write_tokens") is not None else "cache_creation_tokens"
         name = f"{_DETAILS}{name}" if at_top is None else "cache_creation_input_tokens"
         raise InvalidUsage(f"usage.{name} is {total}, but usage.{_SPLIT[:-1]} adds up to {added}")
-    return writes, unknown
+    return writes

@@ -23,7 +23,7 @@ from metering.formats.base import (
     unknown_counter,
     word,
 )
-from metering.formats.openai_shape import completion_of, fresh_of, tier_of
+from metering.formats.openai_shape import completion_of, fresh_of, tier_of, unknown_output
 
 _HIT, _MISS = "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"
 _CLAUDE_5M, _CLAUDE_1H = "claude_cache_creation_5_m_tokens", "claude_cache_creation_1_h_tokens"
@@ -63,43 +63,43 @@ def read(usage: dict[str, Any]) -> Usage:
     completion = required_count(usage, "completion_tokens")
     is_exclusive = word(usage, "usage_semantic", "openai") == "anthropic"
     inside = part(usage, "prompt_tokens_details")
-    cached = _cached(usage, inside, prompt)
-    writes = _writes(usage, inside, is_claude=is_exclusive)
+    unknown = (
+        unknown_counter(usage, _KNOWN) or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS) or unknown_output(usage)
+    )
+    cached = _cached(usage, inside, prompt, unknown)
+    writes = _writes(usage, inside, unknown, is_claude=is_exclusive)
     written = sum(writes.values())
     audio = optional_count(inside.get("audio_tokens"), "audio_tokens", _DETAILS)
     beside = cached + written if is_exclusive else 0
     for name in ("text_tokens", "image_tokens"):
-        if name in inside and optional_count(inside[name], name, _DETAILS) > prompt + beside:
+        if name in inside and optional_count(inside[name], name, _DETAILS) > prompt + beside and not unknown:
             raise InvalidUsage(
                 f"usage.{_DETAILS}{name} is {inside[name]}, more than the whole prompt, {prompt + beside}"
             )
-    fresh = fresh_of(prompt + beside, cached=cached, written=written, audio=audio)
-    if is_exclusive:
-        check_total(usage, "total_tokens", prompt + completion, prompt + beside + completion)
-    else:
-        check_total(usage, "total_tokens", prompt + completion)
-    outputs, unknown_output = completion_of(usage, completion)
+    fresh = fresh_of(prompt + beside, cached=cached, written=written, audio=audio, unknown=unknown)
+    check_total(usage, "total_tokens", prompt + completion, prompt + beside + completion, unknown=unknown)
+    outputs = completion_of(usage, completion, unknown=unknown)
     return Usage(
         above_zero({"input": fresh, "cache_read": cached, **writes, "audio_input": audio, **outputs}),
         prompt + beside,
         service_tier=tier_of(usage),
-        unknown=unknown_counter(usage, _KNOWN) or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS) or unknown_output,
+        unknown=unknown,
     )
 
 
-def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int) -> int:
+def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int, unknown: str) -> int:
     """Cache reads, by OpenAI's name or DeepSeek's, whose hits and misses are the whole prompt."""
     if _HIT not in usage and _MISS not in usage:
         return optional_count(inside.get("cached_tokens"), "cached_tokens", _DETAILS)
     cached = agreed_count({_CACHED: inside.get("cached_tokens"), _HIT: usage.get(_HIT)}) or 0
     if usage.get(_MISS) is not None:
         hit, miss = optional_count(usage.get(_HIT), _HIT), optional_count(usage[_MISS], _MISS)
-        if hit + miss != prompt:
+        if hit + miss != prompt and not unknown:
             raise InvalidUsage(f"usage.prompt_tokens is {prompt}, but cache hits and misses add up to {hit + miss}")
     return cached
 
 
-def _writes(usage: dict[str, Any], inside: dict[str, Any], *, is_claude: bool) -> dict[str, int]:
+def _writes(usage: dict[str, Any], inside: dict[str, Any], unknown: str, *, is_claude: bool) -> dict[str, int]:
     """Cache writes by meter. Raises InvalidUsage where the names for the total, or the split, part ways."""
     claude, openai = inside.get("cached_creation_tokens"), inside.get("cache_write_tokens")
     total = openai if claude is None else agreed_count({_CLAUDE_TOTAL: claude, _OPENAI_TOTAL: openai})
@@ -107,7 +107,7 @@ def _writes(usage: dict[str, Any], inside: dict[str, Any], *, is_claude: bool) -
         total = optional_count(total, _OPENAI_TOTAL)
     five, hour = optional_count(usage.get(_CLAUDE_5M), _CLAUDE_5M), optional_count(usage.get(_CLAUDE_1H), _CLAUDE_1H)
     if five or hour:
-        if total is not None and total != five + hour:
+        if total is not None and total != five + hour and not unknown:
             raise InvalidUsage(
                 f"usage.{_OPENAI_TOTAL if claude is None else _CLAUDE_TOTAL} is {total},"
                 f" but usage.{_CLAUDE_5M} and {_CLAUDE_1H} add up to {five + hour}"

@@ -269,6 +269,23 @@ def test_a_total_that_is_not_the_sum_is_refused_with_both_figures(
     assert str(right) in str(caught.value)
 
 
+@given(written(), st.integers(1, 10**9))
+def test_a_total_that_holds_a_counter_new_to_us_is_waited_for_and_not_refused(
+    case: tuple[str, Callable[[Meters], dict[str, Any]], Meters], new: int
+) -> None:
+    name, write, meters = case
+    usage = write(meters)
+    for field in TOTALS:
+        if field in usage:
+            usage[field] += new
+    known = {meter: quantity for meter, quantity in meters.items() if quantity}
+    inside = usage.get("amazon-bedrock-invocationMetrics", usage)
+    inside["new_kind_of_tokens"] = new
+    read = formats.read(name, usage)
+    assert read.unknown.endswith("new_kind_of_tokens")
+    assert read.quantities == known
+
+
 def shuffled(value: Any, order: random.Random) -> Any:
     """The same object with the keys of every object in another order; lists keep theirs."""
     if isinstance(value, dict):

@@ -9,6 +9,7 @@ import pytest
 from metering import formats
 from metering.formats import InvalidUsage, Usage
 
+ANTHROPIC = {"input_tokens": 100, "output_tokens": 50}
 CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
 RESPONSES = {"input_tokens": 100, "output_tokens": 50}
 CONVERSE = {"inputTokens": 100, "outputTokens": 50}
@@ -405,6 +406,157 @@ WAITING = [
     ("litellm", {**CHAT, "prompt_tokens_details": {"tool_use_tokens": 5}}, "prompt_tokens_details.tool_use_tokens"),
 ]
 
+# The provider's own total, or the whole that a counter is part of, contains what is new to us. We can't add up then.
+WAITING_INSIDE_A_SUM = [
+    (
+        "anthropic.messages",
+        {
+            **ANTHROPIC,
+            "cache_creation_input_tokens": 9,
+            "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3},
+            "cache_creation_24h_input_tokens": 4,
+        },
+        "cache_creation_24h_input_tokens",
+    ),
+    (
+        "anthropic.messages",
+        {
+            "message_start": {
+                **ANTHROPIC,
+                "cache_creation_input_tokens": 9,
+                "cache_creation": {"ephemeral_5m_input_tokens": 5},
+                "cache_creation_24h_input_tokens": 4,
+            },
+            "message_delta": {"output_tokens": 50, "cache_creation_input_tokens": 9},
+        },
+        "cache_creation_24h_input_tokens",
+    ),
+    (
+        "anthropic.messages",
+        {**ANTHROPIC, "output_tokens_details": {"thinking_tokens": 51, "replayed_tokens": 10}},
+        "output_tokens_details.replayed_tokens",
+    ),
+    (
+        "anthropic.messages",
+        {
+            **ANTHROPIC,
+            "cache_creation_input_tokens": 9,
+            "iterations": [
+                {
+                    "type": "message",
+                    **ANTHROPIC,
+                    "cache_creation_input_tokens": 9,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 5},
+                    "cache_creation_24h_input_tokens": 4,
+                }
+            ],
+        },
+        "iterations[].cache_creation_24h_input_tokens",
+    ),
+    ("openai.chat", {**CHAT, "total_tokens": 160, "search_tokens": 10}, "search_tokens"),
+    (
+        "openai.chat",
+        {**CHAT, "total_tokens": 160, "completion_tokens_details": {"draft_tokens": 10}},
+        "completion_tokens_details.draft_tokens",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"cached_tokens": 60, "audio_tokens": 50, "cached_audio_tokens": 10}},
+        "prompt_tokens_details.cached_audio_tokens",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_tokens_details": {"image_tokens": 101, "video_tokens": 9}},
+        "prompt_tokens_details.video_tokens",
+    ),
+    (
+        "openai.chat",
+        {**CHAT, "prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 30, "prompt_cache_write_tokens": 10},
+        "prompt_cache_write_tokens",
+    ),
+    (
+        "openai.chat",
+        {
+            **CHAT,
+            "prompt_tokens_details": {"cached_creation_tokens": 9},
+            "claude_cache_creation_5_m_tokens": 5,
+            "claude_cache_creation_24_h_tokens": 4,
+        },
+        "claude_cache_creation_24_h_tokens",
+    ),
+    ("openai.responses", {**RESPONSES, "total_tokens": 160, "search_tokens": 10}, "search_tokens"),
+    (
+        "openai.responses",
+        {**RESPONSES, "output_tokens_details": {"reasoning_tokens": 60, "hidden_tokens": 10}},
+        "output_tokens_details.hidden_tokens",
+    ),
+    (
+        "openai.responses",
+        {**RESPONSES, "input_tokens_details": {"cached_tokens": 105, "cached_audio_tokens": 5}},
+        "input_tokens_details.cached_audio_tokens",
+    ),
+    ("bedrock.converse", {**CONVERSE, "totalTokens": 160, "reasoningTokens": 10}, "reasoningTokens"),
+    (
+        "bedrock.converse",
+        {
+            **CONVERSE,
+            "cacheWriteInputTokens": 9,
+            "cacheDetails": [{"ttl": "1h", "inputTokens": 5}],
+            "cacheWriteLongInputTokens": 4,
+        },
+        "cacheWriteLongInputTokens",
+    ),
+    ("bedrock.invoke", {**INVOKE, "totalTokenCount": 160, "reasoningTokenCount": 10}, "reasoningTokenCount"),
+    (
+        "gemini.generate",
+        {**GEMINI, "candidatesTokenCount": 50, "newKindTokenCount": 10, "totalTokenCount": 160},
+        "newKindTokenCount",
+    ),
+    (
+        "gemini.generate",
+        {**GEMINI, "promptTokensDetails": [{"tokenCount": 100}, {"modality": "SMELL", "tokenCount": 5}]},
+        "promptTokensDetails[].SMELL",
+    ),
+    (
+        "gemini.generate",
+        {
+            **GEMINI,
+            "cachedContentTokenCount": 60,
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 40}],
+            "cacheTokensDetails": [{"modality": "SMELL", "tokenCount": 10}, {"modality": "AUDIO", "tokenCount": 45}],
+        },
+        "cacheTokensDetails[].SMELL",
+    ),
+    ("litellm", {**CHAT, "total_tokens": 160, "search_tokens": 10}, "search_tokens"),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "prompt_tokens_details": {
+                "cached_tokens": 60,
+                "audio_tokens": 50,
+                "cached_tokens_details": {"text_tokens": 30, "audio_tokens": 30},
+            },
+        },
+        "prompt_tokens_details.cached_tokens_details.audio_tokens",
+    ),
+    (
+        "litellm",
+        {
+            **CHAT,
+            "cache_creation_input_tokens": 9,
+            "prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_5m_input_tokens": 5}},
+            "cache_creation_24h_input_tokens": 4,
+        },
+        "cache_creation_24h_input_tokens",
+    ),
+    (
+        "litellm",
+        {**CHAT, "prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 30, "prompt_cache_write_tokens": 10},
+        "prompt_cache_write_tokens",
+    ),
+]
+
 TIERS = [
     ("openai.chat", {**CHAT, "service_tier": "default"}, "standard"),
     ("openai.chat", {**CHAT, "service_tier": "priority"}, "priority"),
@@ -445,9 +597,35 @@ def test_a_contradiction_is_refused_with_both_figures(name: str, usage: dict[str
         formats.read(name, usage)
 
 
-@pytest.mark.parametrize(("name", "usage", "unknown"), WAITING)
+@pytest.mark.parametrize(("name", "usage", "unknown"), [*WAITING, *WAITING_INSIDE_A_SUM])
 def test_a_counter_above_zero_that_is_new_to_us_waits(name: str, usage: dict[str, Any], unknown: str) -> None:
-    assert formats.read(name, usage).unknown == unknown
+    read = formats.read(name, usage)
+    assert read.unknown == unknown
+    assert read.parts == ()
+    assert all(quantity > 0 for quantity in read.quantities.values())
+
+
+def test_every_provider_s_format_waits_for_a_counter_inside_a_sum() -> None:
+    assert {name for name, _, _ in WAITING_INSIDE_A_SUM} == set(formats.FORMATS) - {"meters"}
+
+
+@pytest.mark.parametrize(
+    ("name", "usage", "field"),
+    [
+        ("anthropic.messages", {**ANTHROPIC, "output_tokens_details": {"thinking_tokens": -1}}, "thinking_tokens"),
+        ("openai.chat", {**CHAT, "total_tokens": -1}, "total_tokens"),
+        ("openai.chat", {**CHAT, "prompt_cache_miss_tokens": -1}, "prompt_cache_miss_tokens"),
+        ("openai.responses", {**RESPONSES, "total_tokens": -1}, "total_tokens"),
+        ("bedrock.converse", {**CONVERSE, "totalTokens": -1}, "totalTokens"),
+        ("bedrock.invoke", {**INVOKE, "cacheReadInputTokenCount": -1}, "cacheReadInputTokenCount"),
+        ("gemini.generate", {**GEMINI, "totalTokenCount": -1}, "totalTokenCount"),
+        ("litellm", {**CHAT, "total_tokens": -1}, "total_tokens"),
+        ("litellm", {**CHAT, "prompt_cache_miss_tokens": -1}, "prompt_cache_miss_tokens"),
+    ],
+)
+def test_a_new_counter_excuses_no_impossible_count(name: str, usage: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidUsage, match=rf"{field} must be ≥ 0, not -1"):
+        formats.read(name, {**usage, "a_new_counter": 5})
 
 
 @pytest.mark.parametrize(("name", "usage", "tier"), TIERS)
