@@ -14,7 +14,6 @@ from metering.formats.base import (
     Usage,
     above_zero,
     agreed_count,
-    check_total,
     optional_count,
     part,
     required_count,
@@ -87,9 +86,8 @@ def read(usage: dict[str, Any]) -> Usage:
     writes = _writes(usage, inside, unknown)
     audio = optional_count(inside.get("audio_tokens"), "audio_tokens", _DETAILS)
     fresh = fresh_of(prompt, cached=cached or 0, written=sum(writes.values()), audio=audio, unknown=unknown)
-    check_total(usage, "total_tokens", prompt + completion, unknown=unknown)
     _check_misses(usage, prompt, unknown)
-    outputs = completion_of(usage, completion, unknown=unknown)
+    outputs = completion_of(usage, completion, prompts=(prompt,), unknown=unknown)
     searches = agreed_count(
         {
             "server_tool_use.web_search_requests": tools.get("web_search_requests"),

@@ -4,9 +4,10 @@ Exclusive only where a relay says `"usage_semantic": "anthropic"`: then cached a
 `prompt_tokens`, and the total may count them or not.
 
 Source: the chat completions API's usage object (openai 3.54), with what relays of the new-api family and DeepSeek add.
-`completion_tokens` already contains reasoning. Text and image tokens of the prompt say what the input was made of:
-both are input at the same price, and part of them may be among the cached. Cache writes without a lifetime live for
-the default of whose they are: OpenAI's 30 minutes, Claude's (by the new-api family's names) 5 minutes.
+`completion_tokens` already contains reasoning, except xAI's, which the total tells. Text and image tokens of the prompt
+say what the input was made of: both are input at the same price, and part of them may be among the cached. Cache writes
+without a lifetime live for the default of whose they are: OpenAI's 30 minutes, Claude's (by the new-api family's names)
+5 minutes.
 """
 
 from typing import Any
@@ -16,7 +17,6 @@ from metering.formats.base import (
     Usage,
     above_zero,
     agreed_count,
-    check_total,
     optional_count,
     part,
     required_count,
@@ -77,8 +77,7 @@ def read(usage: dict[str, Any]) -> Usage:
                 f"usage.{_DETAILS}{name} is {inside[name]}, more than the whole prompt, {prompt + beside}"
             )
     fresh = fresh_of(prompt + beside, cached=cached, written=written, audio=audio, unknown=unknown)
-    check_total(usage, "total_tokens", prompt + completion, prompt + beside + completion, unknown=unknown)
-    outputs = completion_of(usage, completion, unknown=unknown)
+    outputs = completion_of(usage, completion, prompts=(prompt, prompt + beside), unknown=unknown)
     return Usage(
         above_zero({"input": fresh, "cache_read": cached, **writes, "audio_input": audio, **outputs}),
         prompt + beside,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metering.formats.base import InvalidUsage, optional_count, part, unknown_counter, word
+from metering.formats.base import InvalidUsage, count, optional_count, part, unknown_counter, word
 
 _INSIDE = "completion_tokens_details."
 _STANDARD = frozenset({"default", "auto", "unspecified"})
@@ -30,29 +30,55 @@ def unknown_output(usage: dict[str, Any]) -> str:
     return unknown_counter(part(usage, "completion_tokens_details"), _KNOWN_COMPLETION, _INSIDE)
 
 
-def completion_of(usage: dict[str, Any], completion: int, *, unknown: str) -> dict[str, int]:
-    """Output meters that add up to `completion`. Reasoning is output like any other.
+def completion_of(usage: dict[str, Any], completion: int, *, prompts: tuple[int, ...], unknown: str) -> dict[str, int]:
+    """Output meters; the total is held against `completion` and any of the `prompts`, the sizes it may count.
 
-    Raises InvalidUsage where the parts are more than the whole, unless an `unknown` counter makes the event wait.
+    Reasoning is output like any other. OpenAI counts it inside the completion, xAI beside it: where the total is the
+    sum of prompt, completion and reasoning, and not of the first two, it stands beside. Raises InvalidUsage where the
+    total is no sum or parts are more than their whole, unless an `unknown` counter makes the event wait.
     """
     inside = part(usage, "completion_tokens_details")
-    if not inside:
-        return {"output": completion}
-    spoken = optional_count(inside.get("audio_tokens"), "audio_tokens", _INSIDE)
-    drawn = optional_count(inside.get("image_tokens"), "image_tokens", _INSIDE)
-    filmed = optional_count(inside.get("video_tokens"), "video_tokens", _INSIDE)
-    reasoning = optional_count(inside.get("reasoning_tokens"), "reasoning_tokens", _INSIDE)
-    if (spoken + drawn + filmed > completion or reasoning > completion) and not unknown:
-        raise InvalidUsage(
-            f"usage.completion_tokens is {completion}, but audio ({spoken}), image ({drawn}) and video ({filmed})"
-            f" tokens or reasoning ({reasoning}) tokens inside it are more"
-        )
+    spoken = drawn = filmed = reasoning = 0
+    if inside:
+        spoken = optional_count(inside.get("audio_tokens"), "audio_tokens", _INSIDE)
+        drawn = optional_count(inside.get("image_tokens"), "image_tokens", _INSIDE)
+        filmed = optional_count(inside.get("video_tokens"), "video_tokens", _INSIDE)
+        reasoning = optional_count(inside.get("reasoning_tokens"), "reasoning_tokens", _INSIDE)
+    beside = _beside(usage, completion, prompts, reasoning, unknown)
+    if not unknown:
+        if spoken + drawn + filmed > completion:
+            raise InvalidUsage(
+                f"usage.completion_tokens is {completion}, but audio ({spoken}), image ({drawn}) and video ({filmed})"
+                " tokens inside it are more"
+            )
+        if reasoning > completion and not beside:
+            raise InvalidUsage(
+                f"usage.completion_tokens is {completion}, but usage.{_INSIDE}reasoning_tokens is {reasoning},"
+                " and usage.total_tokens does not count them beside it"
+            )
     return {
-        "output": completion - spoken - drawn - filmed,
+        "output": completion - spoken - drawn - filmed + beside,
         "audio_output": spoken,
         "image_output": drawn,
         "video_output": filmed,
     }
+
+
+def _beside(usage: dict[str, Any], completion: int, prompts: tuple[int, ...], reasoning: int, unknown: str) -> int:
+    """The reasoning that the total counts beside the completion. Raises InvalidUsage where the total is neither sum."""
+    total = usage.get("total_tokens")
+    if total is None:
+        return 0
+    rest = count(total, "total_tokens") - completion
+    if rest in prompts:
+        return 0
+    if rest - reasoning in prompts:
+        return reasoning
+    if unknown:
+        return 0
+    added = prompts[0] + completion
+    other = f", or to {added + reasoning} with reasoning beside the completion" if reasoning else ""
+    raise InvalidUsage(f"usage.total_tokens is {total}, but its parts add up to {added}{other}")
 
 
 def fresh_of(prompt: int, *, cached: int, written: int, audio: int, unknown: str, name: str = "prompt_tokens") -> int:

@@ -247,6 +247,41 @@ SAMPLES = [
     ),
 ]
 
+# xAI's completions leave reasoning out. One of its own answers, and what else may stand in its place.
+GROK = {
+    "prompt_tokens": 37,
+    "completion_tokens": 530,
+    "total_tokens": 800,
+    "prompt_tokens_details": {"text_tokens": 37, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 8},
+    "completion_tokens_details": {
+        "reasoning_tokens": 233,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+    "num_sources_used": 0,
+}
+REASONING = [
+    (GROK, 763),
+    ({**GROK, "total_tokens": 567}, 530),
+    ({**GROK, "total_tokens": None}, 530),
+    ({**GROK, "completion_tokens": 1, "total_tokens": 271}, 234),
+    ({**GROK, "completion_tokens": 0, "total_tokens": 270}, 233),
+    ({**GROK, "completion_tokens": 233, "total_tokens": None}, 233),
+    ({**GROK, "total_tokens": 567, "completion_tokens_details": {"reasoning_tokens": 0}}, 530),
+]
+NO_REASONING = [
+    ({**GROK, "total_tokens": 799}, r"total_tokens is 799, but .* add up to 567, or to 800 with reasoning beside"),
+    ({**GROK, "completion_tokens": 1, "total_tokens": 38}, r"completion_tokens is 1, but .*reasoning_tokens is 233"),
+    ({**GROK, "completion_tokens": 1, "total_tokens": None}, r"reasoning_tokens is 233, and .* does not count them"),
+    ({**GROK, "completion_tokens_details": {"reasoning_tokens": 0}}, r"total_tokens is 800, but .* add up to 567$"),
+    (
+        {**GROK, "completion_tokens_details": {"reasoning_tokens": 233, "audio_tokens": 531}},
+        r"completion_tokens is 530, but audio \(531\)",
+    ),
+    ({**GROK, "total_tokens": 10**12 + 1}, r"total_tokens must be at most 10\^12"),
+]
+
 REFUSED = [
     (
         "openai.chat",
@@ -589,6 +624,29 @@ def test_a_sample_becomes_disjoint_meters(name: str, usage: dict[str, Any], mete
     read = formats.read(name, usage)
     assert read.quantities == meters
     assert read.unknown == ""
+
+
+@pytest.mark.parametrize("name", ["openai.chat", "litellm"])
+@pytest.mark.parametrize(("usage", "output"), REASONING)
+def test_the_total_tells_whether_reasoning_stands_beside_the_completion(
+    name: str, usage: dict[str, Any], output: int
+) -> None:
+    read = formats.read(name, usage)
+    assert read == Usage({"input": 29, "cache_read": 8, "output": output}, 37)
+
+
+@pytest.mark.parametrize("name", ["openai.chat", "litellm"])
+@pytest.mark.parametrize(("usage", "figures"), NO_REASONING)
+def test_reasoning_that_fits_neither_reading_is_refused(name: str, usage: dict[str, Any], figures: str) -> None:
+    with pytest.raises(InvalidUsage, match=figures):
+        formats.read(name, usage)
+
+
+def test_reasoning_may_stand_beside_the_completion_of_an_exclusive_prompt_too() -> None:
+    usage = {**GROK, "usage_semantic": "anthropic"}
+    assert formats.read("openai.chat", usage).quantities == {"input": 37, "cache_read": 8, "output": 763}
+    assert formats.read("openai.chat", {**usage, "total_tokens": 808}).quantities["output"] == 763
+    assert formats.read("openai.chat", {**usage, "total_tokens": 575}).quantities["output"] == 530
 
 
 @pytest.mark.parametrize(("name", "usage", "figures"), REFUSED)
