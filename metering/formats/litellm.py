@@ -3,8 +3,8 @@
 Source: litellm.Usage (litellm 1.109). Cache reads and writes may be named twice, at the top by Anthropic's names and
 in the details by OpenAI's; the figures must agree. `cache_creation_token_details` splits the writes by lifetime;
 without it they live for the default: 5 minutes where the top names them, as for Claude, else OpenAI's 30. Text, image
-and video tokens of the prompt say what the input was made of and are input at the same price. `cost` is LiteLLM's own
-reckoning.
+and video tokens of the prompt say what the input was made of and are input at the same price. What a channel adds to
+OpenAI's shape comes through: Moonshot's `cached_tokens`, Groq's times, a `cost`.
 """
 
 from typing import Any
@@ -20,7 +20,14 @@ from metering.formats.base import (
     unknown_counter,
     word,
 )
-from metering.formats.openai_shape import completion_of, fresh_of, tier_of, unknown_output
+from metering.formats.openai_shape import (
+    check_other_names,
+    completion_of,
+    fresh_of,
+    tier_of,
+    unknown_beside,
+    unknown_output,
+)
 
 _DETAILS = "prompt_tokens_details."
 _SPLIT = f"{_DETAILS}cache_creation_token_details."
@@ -28,7 +35,10 @@ _KNOWN = frozenset(
     {
         "prompt_tokens",
         "completion_tokens",
+        "input_tokens",
+        "output_tokens",
         "total_tokens",
+        "cached_tokens",
         "prompt_tokens_details",
         "completion_tokens_details",
         "cache_creation_input_tokens",
@@ -39,7 +49,6 @@ _KNOWN = frozenset(
         "service_tier",
         "speed",
         "inference_geo",
-        "cost",
     }
 )
 _KNOWN_PROMPT = frozenset(
@@ -73,12 +82,14 @@ def read(usage: dict[str, Any]) -> Usage:
     """Read a usage object. Raises InvalidUsage, also where two names of one figure differ."""
     prompt = required_count(usage, "prompt_tokens")
     completion = required_count(usage, "completion_tokens")
+    check_other_names(usage, prompt, completion)
     inside = part(usage, "prompt_tokens_details")
     tools = part(usage, "server_tool_use")
     unknown = _unknown(usage, inside, tools)
     cached = agreed_count(
         {
             f"{_DETAILS}cached_tokens": inside.get("cached_tokens"),
+            "cached_tokens": usage.get("cached_tokens"),
             "cache_read_input_tokens": usage.get("cache_read_input_tokens"),
             "prompt_cache_hit_tokens": usage.get("prompt_cache_hit_tokens"),
         }
@@ -119,7 +130,7 @@ def _unknown(usage: dict[str, Any], inside: dict[str, Any], tools: dict[str, Any
     lifetimes = part(inside, "cache_creation_token_details", _DETAILS)
     cached = part(inside, "cached_tokens_details", _DETAILS)
     return (
-        unknown_counter(usage, _KNOWN)
+        unknown_beside(usage, _KNOWN)
         or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS)
         or unknown_counter(lifetimes, _KNOWN_SPLIT, _SPLIT)
         or unknown_counter(cached, _KNOWN_CACHED, f"{_DETAILS}cached_tokens_details.")

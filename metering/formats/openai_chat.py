@@ -3,11 +3,11 @@
 Exclusive only where a relay says `"usage_semantic": "anthropic"`: then cached and cache-write tokens stand beside
 `prompt_tokens`, and the total may count them or not.
 
-Source: the chat completions API's usage object (openai 3.54), with what relays of the new-api family and DeepSeek add.
-`completion_tokens` already contains reasoning, except xAI's, which the total tells. Text and image tokens of the prompt
-say what the input was made of: both are input at the same price, and part of them may be among the cached. Cache writes
-without a lifetime live for the default of whose they are: OpenAI's 30 minutes, Claude's (by the new-api family's names)
-5 minutes.
+Source: the chat completions API's usage object (openai 3.54), with what relays of the new-api family, DeepSeek,
+Moonshot, OpenRouter, Perplexity, Groq and xAI add. `completion_tokens` already contains reasoning, except xAI's, which
+the total tells. Text and image tokens of the prompt say what the input was made of: both are input at the same price,
+and part of them may be among the cached. Cache writes without a lifetime live for the default of whose they are:
+OpenAI's 30 minutes, Claude's (by the new-api family's names or its `usage_source`) 5 minutes.
 """
 
 from typing import Any
@@ -23,7 +23,14 @@ from metering.formats.base import (
     unknown_counter,
     word,
 )
-from metering.formats.openai_shape import completion_of, fresh_of, tier_of, unknown_output
+from metering.formats.openai_shape import (
+    check_other_names,
+    completion_of,
+    fresh_of,
+    tier_of,
+    unknown_beside,
+    unknown_output,
+)
 
 _HIT, _MISS = "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"
 _CLAUDE_5M, _CLAUDE_1H = "claude_cache_creation_5_m_tokens", "claude_cache_creation_1_h_tokens"
@@ -34,11 +41,15 @@ _KNOWN = frozenset(
     {
         "prompt_tokens",
         "completion_tokens",
+        "input_tokens",
+        "output_tokens",
         "total_tokens",
+        "cached_tokens",
         "prompt_tokens_details",
         "completion_tokens_details",
         "service_tier",
         "usage_semantic",
+        "usage_source",
         _HIT,
         _MISS,
         _CLAUDE_5M,
@@ -61,13 +72,13 @@ def read(usage: dict[str, Any]) -> Usage:
     """Read a usage object. Raises InvalidUsage, also where parts are more than their whole."""
     prompt = required_count(usage, "prompt_tokens")
     completion = required_count(usage, "completion_tokens")
+    check_other_names(usage, prompt, completion)
     is_exclusive = word(usage, "usage_semantic", "openai") == "anthropic"
     inside = part(usage, "prompt_tokens_details")
-    unknown = (
-        unknown_counter(usage, _KNOWN) or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS) or unknown_output(usage)
-    )
+    unknown = unknown_beside(usage, _KNOWN) or unknown_counter(inside, _KNOWN_PROMPT, _DETAILS) or unknown_output(usage)
     cached = _cached(usage, inside, prompt, unknown)
-    writes = _writes(usage, inside, unknown, is_claude=is_exclusive)
+    is_claude = is_exclusive or word(usage, "usage_source", "") == "anthropic"
+    writes = _writes(usage, inside, unknown, is_claude=is_claude)
     written = sum(writes.values())
     audio = optional_count(inside.get("audio_tokens"), "audio_tokens", _DETAILS)
     beside = cached + written if is_exclusive else 0
@@ -87,10 +98,19 @@ def read(usage: dict[str, Any]) -> Usage:
 
 
 def _cached(usage: dict[str, Any], inside: dict[str, Any], prompt: int, unknown: str) -> int:
-    """Cache reads, by OpenAI's name or DeepSeek's, whose hits and misses are the whole prompt."""
-    if _HIT not in usage and _MISS not in usage:
+    """Cache reads, by OpenAI's name, Moonshot's, or DeepSeek's, whose hits and misses are the whole prompt."""
+    if _HIT not in usage and _MISS not in usage and "cached_tokens" not in usage:
         return optional_count(inside.get("cached_tokens"), "cached_tokens", _DETAILS)
-    cached = agreed_count({_CACHED: inside.get("cached_tokens"), _HIT: usage.get(_HIT)}) or 0
+    cached = (
+        agreed_count(
+            {
+                _CACHED: inside.get("cached_tokens"),
+                "cached_tokens": usage.get("cached_tokens"),
+                _HIT: usage.get(_HIT),
+            }
+        )
+        or 0
+    )
     if usage.get(_MISS) is not None:
         hit, miss = optional_count(usage.get(_HIT), _HIT), optional_count(usage[_MISS], _MISS)
         if hit + miss != prompt and not unknown:

@@ -16,7 +16,7 @@ from metering.formats.base import (
     required_count,
     unknown_counter,
 )
-from metering.formats.openai_shape import fresh_of, tier_of
+from metering.formats.openai_shape import fresh_of, tier_of, unknown_beside
 
 _INPUT, _OUTPUT = "input_tokens_details.", "output_tokens_details."
 _SPLIT = f"{_INPUT}cache_write_tokens_details."
@@ -42,7 +42,7 @@ def read(usage: dict[str, Any]) -> Usage:
     output = required_count(usage, "output_tokens")
     inside, outside = part(usage, "input_tokens_details"), part(usage, "output_tokens_details")
     unknown = (
-        unknown_counter(usage, _KNOWN)
+        unknown_beside(usage, _KNOWN)
         or unknown_counter(inside, _KNOWN_INPUT, _INPUT)
         or unknown_counter(part(inside, "cache_write_tokens_details", _INPUT), _KNOWN_SPLIT, _SPLIT)
         or unknown_counter(outside, _KNOWN_OUTPUT, _OUTPUT)

@@ -18,11 +18,94 @@ _KNOWN_COMPLETION = frozenset(
     }
 )
 
+# What relays and channels add that is no count: dollars, in whole or by part, and seconds.
+_DOLLARS = frozenset({"cost", "cost_details", "cost_in_usd_ticks"})
+_SECONDS = frozenset({"completion_time", "prompt_time", "queue_time", "total_time"})
+# What they tell again under another name.
+_AGAIN = {"input_tokens_details": "prompt_tokens_details", "output_tokens_details": "completion_tokens_details"}
+_UPSTREAM = "billing_usage"
+_TOLD_BESIDE_IT = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cached_creation_tokens",
+        "cache_write_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "ephemeral_5m_input_tokens",
+        "ephemeral_1h_input_tokens",
+        "claude_cache_creation_5_m_tokens",
+        "claude_cache_creation_1_h_tokens",
+        "text_tokens",
+        "audio_tokens",
+        "image_tokens",
+        "reasoning_tokens",
+    }
+)
+
 
 def tier_of(usage: dict[str, Any]) -> str:
     """The service tier; the default by its several names is "standard", any other word stays as it was given."""
     tier = word(usage, "service_tier", "standard")
     return "standard" if tier in _STANDARD else tier
+
+
+def unknown_beside(usage: dict[str, Any], known: frozenset[str]) -> str:
+    """The first counter above zero of the object itself that is not `known`, or "".
+
+    Passed over: money and seconds, that is `cost` and its like (OpenRouter, LiteLLM, xAI; Perplexity's by part) and the
+    times that Groq measures; details that only repeat the other name's; the counts of new-api's `billing_usage`, the
+    upstream's object, that stand beside it too. Whatever else is inside of these is a counter like any other.
+    """
+    if usage.keys() <= known:
+        return ""
+    others = {name: _less_passed_over(usage, name) for name in usage.keys() - known}
+    return unknown_counter(others, frozenset())
+
+
+def _less_passed_over(usage: dict[str, Any], name: str) -> object:
+    value = usage[name]
+    if name in _DOLLARS:
+        if isinstance(value, dict):
+            return {key: inner for key, inner in value.items() if not (key.endswith("_cost") and _holds_nothing(inner))}
+        return None if _holds_nothing(value) else value
+    if name in _SECONDS:
+        return None if _holds_nothing(value) else value
+    if name in _AGAIN:
+        return None if value == usage.get(_AGAIN[name]) else value
+    return _less_told(value) if name == _UPSTREAM else value
+
+
+def _less_told(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _less_told(inner) for key, inner in value.items() if not (key in _TOLD_BESIDE_IT and _holds_nothing(inner))
+    }
+
+
+def _holds_nothing(value: object) -> bool:
+    return not isinstance(value, dict | list)
+
+
+def check_other_names(usage: dict[str, Any], prompt: int, completion: int) -> None:
+    """Hold `input_tokens` and `output_tokens` against the counts that they name again; zero tells nothing.
+
+    Raises InvalidUsage with both figures.
+    """
+    if usage.get("input_tokens") is None and usage.get("output_tokens") is None:
+        return
+    for other, name, figure in (
+        ("input_tokens", "prompt_tokens", prompt),
+        ("output_tokens", "completion_tokens", completion),
+    ):
+        told = usage.get(other)
+        if told is not None and optional_count(told, other) not in (0, figure):
+            raise InvalidUsage(f"usage.{name} is {figure}, but usage.{other} is {told}")
 
 
 def unknown_output(usage: dict[str, Any]) -> str:

@@ -58,17 +58,31 @@ def as_chat(meters: Meters) -> dict[str, Any]:
     }
 
 
-def as_new_api(meters: Meters, *, is_exclusive: bool = False) -> dict[str, Any]:
+def as_new_api(meters: Meters, *, is_exclusive: bool = False, names_both: bool = False) -> dict[str, Any]:
     five, hour = meters["cache_write_5m"], meters["cache_write_1h"]
     prompt = meters["input"] if is_exclusive else total(meters, prompt=True)
+    details = {
+        "cached_tokens": meters["cache_read"],
+        "cached_creation_tokens": five + hour,
+        "text_tokens": 0,
+        "audio_tokens": 0,
+        "image_tokens": 0,
+    }
+    if names_both:
+        details["cache_write_tokens"] = five + hour
     return {
         "prompt_tokens": prompt,
-        "prompt_tokens_details": {"cached_tokens": meters["cache_read"], "cached_creation_tokens": five + hour},
+        "input_tokens": prompt,
+        "prompt_tokens_details": details,
+        "input_tokens_details": dict(details) if names_both else None,
         "claude_cache_creation_5_m_tokens": five,
         "claude_cache_creation_1_h_tokens": hour,
         "completion_tokens": meters["output"],
+        "output_tokens": meters["output"] if names_both else 0,
         "total_tokens": prompt + meters["output"],
         "usage_semantic": "anthropic" if is_exclusive else "openai",
+        "usage_source": "anthropic",
+        "cost": 0.0123,
     }
 
 
@@ -189,6 +203,7 @@ WRITERS: list[tuple[str, Callable[[Meters], dict[str, Any]], tuple[str, ...]]] =
     ("anthropic.messages", as_anthropic, (*CLAUDE, "web_search")),
     ("openai.chat", as_chat, (*PLAIN, "cache_write_30m", "audio_input", "audio_output", "image_output")),
     ("openai.chat", as_new_api, CLAUDE),
+    ("openai.chat", lambda meters: as_new_api(meters, names_both=True), CLAUDE),
     ("openai.chat", lambda meters: as_new_api(meters, is_exclusive=True), CLAUDE),
     ("openai.chat", as_deepseek, PLAIN),
     ("openai.chat", as_xai, PLAIN),

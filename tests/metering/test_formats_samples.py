@@ -282,7 +282,204 @@ NO_REASONING = [
     ({**GROK, "total_tokens": 10**12 + 1}, r"total_tokens must be at most 10\^12"),
 ]
 
+# new-api's answer in OpenAI's shape to 100 tokens of input, 30 read, 50 written and 20 of output of a Claude model.
+NEW_API = {
+    "prompt_tokens": 180,
+    "completion_tokens": 20,
+    "total_tokens": 200,
+    "usage_semantic": "openai",
+    "usage_source": "anthropic",
+    "prompt_tokens_details": {
+        "cached_tokens": 30,
+        "cached_creation_tokens": 50,
+        "text_tokens": 0,
+        "audio_tokens": 0,
+        "image_tokens": 0,
+    },
+    "completion_tokens_details": {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0, "reasoning_tokens": 0},
+    "input_tokens": 180,
+    "output_tokens": 0,
+    "input_tokens_details": None,
+    "claude_cache_creation_5_m_tokens": 30,
+    "claude_cache_creation_1_h_tokens": 20,
+}
+NEW_API_METERS = {"input": 100, "cache_read": 30, "cache_write_5m": 30, "cache_write_1h": 20, "output": 20}
+UNSPLIT = {"claude_cache_creation_5_m_tokens": 0, "claude_cache_creation_1_h_tokens": 0}
+# What relays and channels that we name send in OpenAI's shape: (who, its object, our meters).
+RELAYED = [
+    ("new-api", NEW_API, NEW_API_METERS),
+    ("new-api, both names", {**NEW_API, "output_tokens": 20}, NEW_API_METERS),
+    (
+        "new-api with OpenAI's name for cache writes",
+        {**NEW_API, "prompt_tokens_details": {**NEW_API["prompt_tokens_details"], "cache_write_tokens": 50}},
+        NEW_API_METERS,
+    ),
+    (
+        "new-api that doesn't know lifetimes",
+        {
+            **NEW_API,
+            **UNSPLIT,
+            "prompt_tokens_details": {**NEW_API["prompt_tokens_details"], "cache_write_tokens": 50},
+        },
+        {"input": 100, "cache_read": 30, "cache_write_5m": 50, "output": 20},
+    ),
+    (
+        "new-api with the details under both names",
+        {**NEW_API, "input_tokens_details": NEW_API["prompt_tokens_details"]},
+        NEW_API_METERS,
+    ),
+    (
+        "new-api with the upstream's object",
+        {
+            **NEW_API,
+            "billing_usage": {
+                "source": "claude_messages",
+                "semantic": "anthropic",
+                "claude_usage": {
+                    "input_tokens": 100,
+                    "cache_creation_input_tokens": 50,
+                    "cache_read_input_tokens": 30,
+                    "output_tokens": 20,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 20},
+                    "claude_cache_creation_5_m_tokens": 0,
+                    "claude_cache_creation_1_h_tokens": 0,
+                },
+            },
+        },
+        NEW_API_METERS,
+    ),
+    (
+        "new-api, exclusive",
+        {**NEW_API, "usage_semantic": "anthropic", "prompt_tokens": 100, "input_tokens": 100, "total_tokens": 120},
+        NEW_API_METERS,
+    ),
+    (
+        "new-api before an OpenAI channel",
+        {
+            "prompt_tokens": 151,
+            "completion_tokens": 30,
+            "total_tokens": 181,
+            "prompt_tokens_details": {"cached_tokens": 100, "text_tokens": 0, "audio_tokens": 0, "image_tokens": 0},
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "input_tokens_details": None,
+            **UNSPLIT,
+            "billing_usage": {
+                "source": "oai_chat",
+                "semantic": "openai",
+                "openai_usage": {
+                    "prompt_tokens": 151,
+                    "completion_tokens": 30,
+                    "total_tokens": 181,
+                    "prompt_tokens_details": {"cached_tokens": 100, "text_tokens": 0},
+                    **UNSPLIT,
+                },
+            },
+        },
+        {"input": 51, "cache_read": 100, "output": 30},
+    ),
+    (
+        "Groq",
+        {
+            "queue_time": 0.037493756,
+            "prompt_tokens": 18,
+            "prompt_time": 0.000680594,
+            "completion_tokens": 556,
+            "completion_time": 0.463333333,
+            "total_tokens": 574,
+            "total_time": 0.464013927,
+            "prompt_tokens_details": {"cached_tokens": 10},
+        },
+        {"input": 8, "cache_read": 10, "output": 556},
+    ),
+    (
+        "OpenRouter",
+        {
+            "prompt_tokens": 818,
+            "completion_tokens": 260,
+            "total_tokens": 1078,
+            "cost": 0.004756,
+            "is_byok": False,
+            "prompt_tokens_details": {
+                "cached_tokens": 0,
+                "cache_write_tokens": 0,
+                "audio_tokens": 0,
+                "video_tokens": 0,
+            },
+            "cost_details": {
+                "upstream_inference_cost": 0.004756,
+                "upstream_inference_prompt_cost": 0.001636,
+                "upstream_inference_completions_cost": 0.00312,
+            },
+            "completion_tokens_details": {"reasoning_tokens": 228, "image_tokens": 0, "audio_tokens": 0},
+        },
+        {"input": 818, "output": 260},
+    ),
+    (
+        "Moonshot",
+        {"prompt_tokens": 19, "completion_tokens": 21, "total_tokens": 40, "cached_tokens": 10},
+        {"input": 9, "cache_read": 10, "output": 21},
+    ),
+    (
+        "Moonshot under both names",
+        {
+            "prompt_tokens": 1336,
+            "completion_tokens": 31,
+            "total_tokens": 1367,
+            "cached_tokens": 1280,
+            "prompt_tokens_details": {"cached_tokens": 1280},
+        },
+        {"input": 56, "cache_read": 1280, "output": 31},
+    ),
+    (
+        "Perplexity",
+        {
+            "prompt_tokens": 18,
+            "completion_tokens": 170,
+            "total_tokens": 188,
+            "search_context_size": "low",
+            "cost": {
+                "input_tokens_cost": 0.00005,
+                "output_tokens_cost": 0.00255,
+                "request_cost": 0.006,
+                "total_cost": 0.0086,
+            },
+        },
+        {"input": 18, "output": 170},
+    ),
+    (
+        "xAI",
+        {
+            "prompt_tokens": 89705,
+            "completion_tokens": 917,
+            "total_tokens": 91186,
+            "prompt_tokens_details": {"text_tokens": 89705, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 128},
+            "completion_tokens_details": {"reasoning_tokens": 564, "audio_tokens": 0},
+            "num_sources_used": 0,
+            "cost_in_usd_ticks": 1156993500,
+        },
+        {"input": 89577, "cache_read": 128, "output": 1481},
+    ),
+]
+
 REFUSED = [
+    ("openai.chat", {**CHAT, "input_tokens": 5}, r"prompt_tokens is 100, but usage\.input_tokens is 5"),
+    ("openai.chat", {**CHAT, "output_tokens": 51}, r"completion_tokens is 50, but usage\.output_tokens is 51"),
+    ("openai.chat", {**CHAT, "output_tokens": -1}, r"output_tokens must be ≥ 0, not -1"),
+    (
+        "openai.chat",
+        {**CHAT, "cached_tokens": 60, "prompt_tokens_details": {"cached_tokens": 61}},
+        r"cached_tokens is 61, but usage\.cached_tokens is 60",
+    ),
+    ("openai.chat", {**CHAT, "cached_tokens": 101}, r"prompt_tokens is 100, but cached \(101\)"),
+    # An older new-api leaves writes over whose lifetime it doesn't know. The split doesn't add up, as Claude's mustn't.
+    (
+        "openai.chat",
+        {**NEW_API, "claude_cache_creation_5_m_tokens": 10},
+        r"cached_creation_tokens is 50, but .* add up to 30",
+    ),
+    ("litellm", {**CHAT, "input_tokens": 5}, r"prompt_tokens is 100, but usage\.input_tokens is 5"),
+    ("litellm", {**CHAT, "cached_tokens": 60, "cache_read_input_tokens": 61}, r"cached_tokens is 60, but .* is 61"),
     (
         "openai.chat",
         {**CHAT, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 37},
@@ -395,7 +592,32 @@ REFUSED = [
 ]
 
 WAITING = [
-    ("openai.chat", {**CHAT, "input_tokens": 5}, "input_tokens"),
+    ("openai.chat", {**CHAT, "input_tokens_details": {"cached_tokens": 5}}, "input_tokens_details.cached_tokens"),
+    ("openai.chat", {**CHAT, "cost": {"total_cost": 0.1, "search_tokens": 5}}, "cost.search_tokens"),
+    ("openai.chat", {**CHAT, "cost": {"fees_cost": {"search_tokens": 5}}}, "cost.fees_cost.search_tokens"),
+    ("openai.chat", {**CHAT, "cost_details": {"server_tool_calls": 1}}, "cost_details.server_tool_calls"),
+    ("openai.chat", {**CHAT, "total_time": {"audio_tokens": 5}}, "total_time.audio_tokens"),
+    ("openai.chat", {**CHAT, "search_time": 5}, "search_time"),
+    ("openai.chat", {**CHAT, "num_sources_used": 5, "cost_in_usd_ticks": 7}, "num_sources_used"),
+    ("openai.chat", {**CHAT, "num_search_queries": 2, "cost": {"total_cost": 0.1}}, "num_search_queries"),
+    ("openai.chat", {**CHAT, "server_tool_use": {"web_search_requests": 1}}, "server_tool_use.web_search_requests"),
+    (
+        "openai.chat",
+        {
+            **CHAT,
+            "billing_usage": {
+                "source": "claude_messages",
+                "claude_usage": {
+                    "input_tokens": 100,
+                    "output_tokens": 50,
+                    "server_tool_use": {"web_search_requests": 2},
+                },
+            },
+        },
+        "billing_usage.claude_usage.server_tool_use.web_search_requests",
+    ),
+    ("openai.responses", {**RESPONSES, "cost": {"total_cost": 0.1, "tool_calls": 1}}, "cost.tool_calls"),
+    ("litellm", {**CHAT, "cost": {"total_cost": 0.1, "search_tokens": 5}}, "cost.search_tokens"),
     (
         "openai.responses",
         {**RESPONSES, "input_tokens_details": {"audio_tokens": 5}},
@@ -647,6 +869,31 @@ def test_reasoning_may_stand_beside_the_completion_of_an_exclusive_prompt_too() 
     assert formats.read("openai.chat", usage).quantities == {"input": 37, "cache_read": 8, "output": 763}
     assert formats.read("openai.chat", {**usage, "total_tokens": 808}).quantities["output"] == 763
     assert formats.read("openai.chat", {**usage, "total_tokens": 575}).quantities["output"] == 530
+
+
+@pytest.mark.parametrize(("usage", "meters"), [case[1:] for case in RELAYED], ids=[case[0] for case in RELAYED])
+def test_a_relay_s_own_fields_neither_park_an_event_nor_change_it(
+    usage: dict[str, Any], meters: dict[str, int]
+) -> None:
+    read = formats.read("openai.chat", usage)
+    assert read.quantities == meters
+    assert read.unknown == ""
+
+
+@pytest.mark.parametrize(
+    ("usage", "meters"),
+    [case[1:] for case in RELAYED if not case[0].startswith("new-api")],
+    ids=[case[0] for case in RELAYED if not case[0].startswith("new-api")],
+)
+def test_a_channel_s_own_fields_come_through_litellm(usage: dict[str, Any], meters: dict[str, int]) -> None:
+    read = formats.read("litellm", usage)
+    assert read.quantities == meters
+    assert read.unknown == ""
+
+
+def test_what_a_response_cost_is_no_counter_of_it() -> None:
+    usage = {**RESPONSES, "cost": {"currency": "USD", "input_cost": 0.1, "total_cost": 1}, "cost_in_usd_ticks": 10**9}
+    assert formats.read("openai.responses", usage) == Usage({"input": 100, "output": 50}, 100)
 
 
 @pytest.mark.parametrize(("name", "usage", "figures"), REFUSED)
