@@ -134,7 +134,7 @@ class TestAnEventThatWasRatedAgain:
 
         monkeypatch.setitem(formats.FORMATS, "anthropic.messages", reads_the_advisor_only)
         scope = Scope(EVER.start, EVER.end, is_reparse=True)
-        rerating.apply(scope, reason="", actor="Ada", at=AT)
+        rerating.apply(scope, reason="the parser left calls out", actor="Ada", at=AT)
         for part in ("opus-4", "sonnet-4"):
             answer = operator.get(page(UsageEvent, "changelist"), {"model": part})
             assert f"{ADVISOR} at first {SONNET}" in text_of(answer)

@@ -113,7 +113,7 @@ class TestAVariant:
         parked = ParkedEvent.objects.get(customer=payer.customer)
         assert (parked.reason, "flex" in parked.detail) == ("no_price", True)
         add_variant(SONNET, "flex", "0.5")
-        assert parking.sweep(at=NOW).settled == 1
+        assert parking.sweep(at=datetime.now(UTC)).settled == 1
         assert UsageEvent.objects.get(customer=payer.customer).charge == EXAMPLE / 2
 
     def test_is_held_for_at_its_own_price(self) -> None:
@@ -231,7 +231,7 @@ class TestAnUpstreamAccount:
         if "channel" not in changes:
             UpstreamAccount.objects.create(name="spare", channel=account.channel)
             pricing.bump_version()
-            assert parking.sweep(at=NOW).settled == 1
+            assert parking.sweep(at=datetime.now(UTC)).settled == 1
 
 
 class TestAPlan:
