@@ -89,13 +89,14 @@ def put_limit(
     is_hard: bool,
     amount: Decimal,
     starts_on: date,
+    timezone: str,
     actor: str,
     at: datetime,
 ) -> bool:
     """Set or change a limit of a locked wallet; true if nothing of this scope and span was counted before.
 
-    `starts_on` is the window that this moment lies in. Where the answer is true the caller counts that window anew,
-    with `put_counter`, before it gives the lock back. Raises InvalidLimit.
+    `starts_on` is the window that this moment lies in, in the operator's `timezone`. Where the answer is true the
+    caller counts that window anew, with `put_counter`, before it gives the lock back. Raises InvalidLimit.
     """
     exponent = amount.as_tuple().exponent
     if not amount.is_finite() or amount < 0 or (isinstance(exponent, int) and exponent < -15):
@@ -115,6 +116,7 @@ def put_limit(
             "actor": actor,
             "created_at": at,
             "counts_from": before[0].counts_from if before else starts_on,
+            "timezone": before[0].timezone if before else timezone,
         },
     )
     if not wallet.counts_spend:

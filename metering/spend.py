@@ -4,7 +4,7 @@ Limits are judged, and counters kept, in billing (billing.spending); what only m
 event is, in which moment's day and month it counts, and what was spent before there was a limit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from billing import ledger, spending
-from billing.models import SpendLimit
+from billing.models import SpendCounter, SpendLimit
 from billing.models.spending import CUSTOMER_SCOPE, Span
 from billing.periods import bounds, operator_timezone
 from metering.models import ApiKey
 from relayadmin.db import in_transaction, number_array, server_cursor
-from relayadmin.money import ZERO
+from relayadmin.money import EXACT, ZERO
 
 # An event ends after its hold was placed, give or take how far clocks are apart.
 MOST_APART = timedelta(days=1)
@@ -27,6 +27,11 @@ MOST_APART = timedelta(days=1)
 def key_scope(api_key_id: int) -> str:
     """What counters of spend call a key, by its number."""
     return f"key:{api_key_id}"
+
+
+def scope_of(api_key_id: int | None) -> str:
+    """The scope of a key's limits or, without one, of the customer's."""
+    return CUSTOMER_SCOPE if api_key_id is None else key_scope(api_key_id)
 
 
 def moment_of(occurred_at: datetime, placed_at: datetime | None) -> datetime:
@@ -90,7 +95,7 @@ class Limit:
 
     @property
     def scope(self) -> str:
-        return CUSTOMER_SCOPE if self.api_key_id is None else key_scope(self.api_key_id)
+        return scope_of(self.api_key_id)
 
 
 def set_limit(customer_id: int, limit: Limit, *, owner: SpendLimit.Owner, actor: str, at: datetime) -> None:
@@ -119,7 +124,7 @@ def replace_limits(
 
     Raises spending.InvalidLimit, ledger.UnknownCustomer.
     """
-    scope = Limit(Span.DAY, ZERO, api_key_id=api_key_id).scope
+    scope = scope_of(api_key_id)
     assert all(limit.scope == scope for limit in limits)
 
     def work() -> None:
@@ -145,6 +150,7 @@ def _put(wallet: ledger.LockedWallet, limit: Limit, *, owner: SpendLimit.Owner, 
         is_hard=limit.is_hard,
         amount=limit.amount,
         starts_on=starts_on,
+        timezone=zone.key,
         actor=actor,
         at=at,
     )
@@ -195,6 +201,12 @@ def _count_window(wallet: ledger.LockedWallet, scope: str, span: Span, starts_on
     spending.put_counter(wallet, scope=scope, span=span, starts_on=starts_on, spent=spent, held=held)
 
 
+def counted_elsewhere(*, limit: int = 500) -> list[int]:
+    """Numbers of customers, the first few, with limits that are counted in another time zone than the operator's."""
+    found = SpendLimit.objects.exclude(timezone=operator_timezone().key)
+    return list(found.order_by("customer_id").values_list("customer_id", flat=True).distinct()[:limit])
+
+
 def count_anew(customer_ids: Sequence[int], *, at: datetime) -> None:
     """Count these customers' limits from the windows of this moment on: the operator's time zone has changed."""
 
@@ -210,14 +222,56 @@ def count_anew(customer_ids: Sequence[int], *, at: datetime) -> None:
             ):
                 starts_on = window_of(at, Span(span), zone)
                 SpendLimit.objects.filter(customer_id=wallet.customer_id, scope=scope, span=span).update(
-                    counts_from=starts_on
+                    counts_from=starts_on, timezone=zone.key
                 )
                 _count_window(wallet, scope, Span(span), starts_on, zone)
 
     in_transaction(work)
 
 
-def key_names(scopes: Sequence[str]) -> dict[str, str]:
-    """What people call the keys behind scopes: "key:7" → "default (sk-abc…wxyz)"."""
-    numbers = [int(scope.partition(":")[2]) for scope in scopes if scope.startswith("key:")]
-    return {key_scope(key.pk): str(key) for key in ApiKey.objects.filter(pk__in=numbers)}
+def keys_of(scopes: Iterable[str]) -> dict[str, ApiKey]:
+    """The keys that scopes stand for; the customer's own scope stands for none."""
+    numbers = {int(scope.partition(":")[2]) for scope in scopes if scope.startswith("key:")}
+    return {key_scope(number): key for number, key in ApiKey.objects.in_bulk(numbers).items()} if numbers else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A limit, and what is spent and held (USD) of it in the day or month that a moment lies in."""
+
+    limit: SpendLimit
+    spent: Decimal
+    held: Decimal
+    resets_at: datetime
+
+    @property
+    def left(self) -> Decimal:
+        """Below zero where usage cost more than was held, or where the limit was set below what was spent."""
+        return EXACT.subtract(self.limit.amount, EXACT.add(self.spent, self.held))
+
+
+def standings(limits: Sequence[SpendLimit], *, at: datetime) -> list[Standing]:
+    """How far these limits are used at a moment, in their order; two queries, whoever's they are."""
+    zone = operator_timezone()
+    windows = {span: window_of(at, span, zone) for span in Span}
+    counters = {
+        (counter.customer_id, counter.scope, counter.span, counter.starts_on): counter
+        for counter in SpendCounter.objects.filter(
+            customer_id__in={limit.customer_id for limit in limits},
+            scope__in={limit.scope for limit in limits},
+            starts_on__in=set(windows.values()),
+        )
+    }
+    found = []
+    for limit in limits:
+        span = Span(limit.span)
+        counter = counters.get((limit.customer_id, limit.scope, limit.span, windows[span]))
+        found.append(
+            Standing(
+                limit,
+                ZERO if counter is None else counter.spent,
+                ZERO if counter is None else counter.held,
+                window_bounds(windows[span], span, zone)[1],
+            )
+        )
+    return found

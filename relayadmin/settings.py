@@ -177,6 +177,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["billing.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "billing.api.exceptions.handle",
+    "LIST_SERIALIZER_ERRORS_AS_DICT": True,
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
 }
@@ -196,6 +197,9 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "ApiKeyStatus": "metering.api.customer_serializers.API_KEY_STATUS",
+        "SpendLimitSpan": "billing.models.spending.Span",
+        "SpendLimitType": "metering.api.customer_serializers.SPEND_LIMIT_TYPE",
+        "SpendLimitOwner": "billing.models.SpendLimit.Owner",
         "EventStatus": "metering.models.UsageEvent.Status",
         "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
         "GrantKind": "billing.models.Grant.Kind",

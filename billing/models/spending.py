@@ -34,6 +34,7 @@ class SpendLimit(models.Model):
     is_hard = models.BooleanField(default=True, help_text="Refuse what goes beyond it; if not, only tell of it.")
     amount: Any = AmountField()
     counts_from = models.DateField(help_text="The first day or month that is counted whole.")
+    timezone = models.CharField(max_length=64, help_text="Whose days and months it is counted in.")
     actor = models.CharField(max_length=150, blank=True, help_text="Who set it, if a person did.")
     created_at = models.DateTimeField()
 
