@@ -220,6 +220,8 @@ CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
     "watch what waits": {"task": "metering.watch_what_waits", "schedule": 60.0},
+    # Scheduled when the time zone changes, too; here for what a restart or a lost message left.
+    "count spend anew": {"task": "metering.count_spend_anew", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
@@ -232,6 +234,10 @@ CELERY_BEAT_SCHEDULE = {
     "remove old idempotent answers": {
         "task": "billing.remove_old_idempotent_answers",
         "schedule": crontab(minute="50", hour="2"),
+    },
+    "remove old spend counters": {
+        "task": "billing.remove_old_spend_counters",
+        "schedule": crontab(minute="55", hour="2"),
     },
 }
 
