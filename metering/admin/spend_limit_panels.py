@@ -32,6 +32,12 @@ def how_it_holds(limit: SpendLimit) -> str:
     return "hard: refuses beyond" if limit.is_hard else "soft: only shown"
 
 
+def set_by(limit: SpendLimit) -> str:
+    """Whose limit it is, and the person who set it."""
+    owner = limit.get_owner_display()
+    return f"{owner} ({limit.actor})" if limit.actor else owner
+
+
 def limits_panel(customer_id: int, *, scope: str | None = None) -> Panel:
     """A customer's limits and what is used of each now; of one scope, or of the customer and then its newest keys."""
     found = SpendLimit.objects.filter(customer_id=customer_id)
@@ -41,7 +47,7 @@ def limits_panel(customer_id: int, *, scope: str | None = None) -> Panel:
     keys = spend.keys_of(limit.scope for limit in limits)
     return Panel(
         title="Spend limits",
-        headers=("Of", "A", "Kind", "Amount", "Spent", "Held", "Left", "Begins anew (UTC)", "Set by", "Who"),
+        headers=("Of", "Per", "Kind", "Amount", "Spent", "Held", "Left", "Begins anew (UTC)", "Set by"),
         rows=[
             (
                 scope_name(standing.limit.scope, keys),
@@ -52,8 +58,7 @@ def limits_panel(customer_id: int, *, scope: str | None = None) -> Panel:
                 html.amount(standing.held),
                 html.amount(standing.left),
                 html.moment(standing.resets_at),
-                standing.limit.get_owner_display(),
-                standing.limit.actor or html.NOTHING,
+                set_by(standing.limit),
             )
             for standing in spend.standings(limits, at=timezone.now())
         ],

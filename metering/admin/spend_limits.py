@@ -52,8 +52,7 @@ class SpendLimitAdmin(CustomerColumn, ReadOnlyAdmin):
         "spent_amount",
         "held_amount",
         "left_amount",
-        "owner",
-        "actor",
+        "set_by",
         "created_at",
     )
     list_filter = (CustomerFilter, "span", "is_hard", "owner", ("created_at", DaysFilter))
@@ -65,8 +64,8 @@ class SpendLimitAdmin(CustomerColumn, ReadOnlyAdmin):
     fields = (
         ("customer_link", "of"),
         ("span", "kind"),
-        ("owner", "actor"),
-        ("created_at", "counts_from", "timezone"),
+        ("set_by", "created_at"),
+        ("counts_from", "timezone"),
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[OperatorChangeList]:
@@ -103,6 +102,10 @@ class SpendLimitAdmin(CustomerColumn, ReadOnlyAdmin):
     @display(description="Kind")
     def kind(self, obj: SpendLimit) -> str:
         return panels.how_it_holds(obj)
+
+    @display(description="Set by")
+    def set_by(self, obj: SpendLimit) -> str:
+        return panels.set_by(obj)
 
     @display(description="Limit")
     def limit_amount(self, obj: SpendLimit) -> str:
@@ -178,7 +181,7 @@ class SpendCounterAdmin(CustomerColumn, HotModelAdmin):
         return html.amount(EXACT.add(obj.spent, obj.held))
 
 
-CustomerAdmin.more_panels += [panels.customers_panel]
+CustomerAdmin.more_panels.insert(0, panels.customers_panel)
 CustomerAdmin.set_spend_limits = set_spend_limits
 CustomerAdmin.actions_detail = (*CustomerAdmin.actions_detail, "set_spend_limits")
 HoldAdmin.scope_names += [panels.name_of_key]
