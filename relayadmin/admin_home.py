@@ -47,6 +47,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Grant uses", "billing.GrantUse", "local_fire_department"),
             ("Returns to grants", "billing.GrantReturn", "undo"),
             ("Holds", "billing.Hold", "hourglass_top"),
+            ("Spend limits", "billing.SpendLimit", "speed"),
+            ("Spend counters", "billing.SpendCounter", "data_usage"),
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),

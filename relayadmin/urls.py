@@ -2,7 +2,10 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from relayadmin import health
+from relayadmin import celery, health
+
+# Pages that schedule a task find this application, whichever thread they run in.
+celery.app.set_default()
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),

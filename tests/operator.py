@@ -12,7 +12,19 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing.models import Alarm, Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
+from billing.models import (
+    Alarm,
+    Customer,
+    IdempotentAnswer,
+    Invoice,
+    InvoiceLine,
+    InvoiceSeries,
+    JobRun,
+    Membership,
+    SpendLimit,
+)
+from billing.models.spending import Span
+from metering import spend
 from metering.models import Channel, CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
 from metering.price_sources.rows import Row
 from tests.price_source import new_source
@@ -62,7 +74,10 @@ def hidden_value(html: str, name: str) -> str:
 
 
 def fill(payer: Payer | None = None) -> Payer:
-    """Give every list some rows: usage settled, parked, unclaimed, repeated and malformed; holds; an invoice; runs."""
+    """Give every list some rows.
+
+    Usage that is settled, parked, unclaimed, repeated and malformed; holds; limits; an invoice; runs.
+    """
     payer, relay = payer or make_payer(name="Northwind"), Relay()
     other = make_payer(name="Contoso", credit="0.01")
     hold = relay.authorize(payer).body["id"]
@@ -77,6 +92,8 @@ def fill(payer: Payer | None = None) -> Payer:
     )
     _add_price_import()
     customer, now = payer.customer, datetime.now(UTC)
+    for limit in (spend.Limit(Span.MONTH, Decimal(50)), spend.Limit(Span.DAY, Decimal(5), api_key_id=payer.key.pk)):
+        spend.set_limit(customer.pk, limit, owner=SpendLimit.Owner.OPERATOR, actor="staff", at=now)
     _add_invoice(customer, now)
     JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=12, result={"expired": 0})
     JobRun.objects.create(job="metering.check_ledger", started_at=now, duration_ms=90_000, error="Boom: it broke")

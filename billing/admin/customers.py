@@ -48,7 +48,7 @@ class CustomerAdmin(OperatorAdmin):
     fields = ("name", "email", "status", "public_id", "created_at")
     readonly_fields = ("public_id", "created_at")
     inlines = [MembershipInline]
-    actions_detail = ("grant_credit",)
+    actions_detail: Any = ("grant_credit",)
     actions_row = ("grant_credit",)
     more_panels = []
 

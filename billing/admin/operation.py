@@ -1,9 +1,10 @@
 """The operator's settings and the runs of scheduled jobs."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.contrib.filters.admin import DropdownFilter
@@ -20,6 +21,15 @@ RUN_TONES = {"done": "success", "running or killed": "warning", "failed": "dange
 @admin.register(OperatorSettings)
 class OperatorSettingsAdmin(OperatorAdmin):
     list_display = ("name", "timezone", "closing_grace_hours")
+    # What is to be started once the time zone has changed; other apps add to it when their admin module is imported.
+    after_timezone: ClassVar[list[Callable[[], object]]] = []
+
+    def save_model(self, request: HttpRequest, obj: OperatorSettings, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if "timezone" in form.changed_data:
+            for start in self.after_timezone:
+                # The change stands even where the queue is away; beat starts the same within a minute.
+                transaction.on_commit(start, robust=True)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

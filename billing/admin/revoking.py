@@ -31,7 +31,7 @@ class RevocableAdmin(OperatorAdmin):
     """Rows with a name, a prefix, last four characters and `revoked_at`, for who may change them to revoke."""
 
     actions: Any = ("revoke_selected",)
-    actions_detail = ("revoke",)
+    actions_detail: Any = ("revoke",)
     noun = ""
     what_it_stops = ""
 

@@ -16,6 +16,8 @@ from billing.admin.forms import LinesField, MomentField
 from billing.admin.ledger import CustomerColumn
 from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from metering import keys
+from metering.admin import spend_limit_panels
+from metering.admin.spend_limit_form import set_spend_limits
 from metering.models import ApiKey, RelayToken
 from metering.models.keys import check_networks
 
@@ -98,6 +100,9 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
     form = ApiKeyForm
     noun = "API key"
     what_it_stops = "Requests with it are refused; what it has used is charged all the same."
+    actions_detail = ("set_spend_limits", "revoke")
+    set_spend_limits = set_spend_limits
+    more_panels = [spend_limit_panels.keys_panel]
     list_display = (
         "public_id",
         "name",

@@ -90,6 +90,8 @@ def test_money_and_usage_are_read_only() -> None:
         "billing.InvoiceLine",
         "billing.InvoiceSeries",
         "billing.JobRun",
+        "billing.SpendCounter",
+        "billing.SpendLimit",
         "metering.UsageEvent",
         "metering.UsageHour",
         "metering.EventKey",
