@@ -1,6 +1,7 @@
 """May this request run? Key, customer, model and the most it can cost → a hold on the customer's wallet."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ import msgspec
 
 from billing import holds
 from billing.models import Customer
-from metering import pricing
+from metering import pricing, rates
 from metering.catalog import Catalog, CatalogModel
 from metering.rating import Unrateable, most_that_can_cost
 from metering.variants import is_in_us, variant_of
@@ -70,6 +71,7 @@ class Caller:
 @dataclass(frozen=True, slots=True)
 class KeyRow:
     public_id: str
+    limits: tuple[rates.Limit, ...]
     allowed_models: list[str]
     allowed_networks: list[str]
     expires_at: datetime | None
@@ -82,7 +84,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """The relay's view of a hold. Amount in USD."""
+    """The relay's view of a hold. Amount in USD; how the key's limits stand, if it has any and they were counted."""
 
     id: str
     request_id: str
@@ -92,15 +94,20 @@ class Authorization:
     amount: Decimal
     expires_at: datetime
     is_new: bool
+    standings: tuple[rates.Standing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a request may have: the most it can cost (USD), until when, for whose key and which model."""
+    """What a request may have: the most it can cost (USD), until when, for whose key and which model.
+
+    `output_tokens`: the most it can give, as the amount was made of.
+    """
 
     key: KeyRow
     model: str
     amount: Decimal
+    output_tokens: int
     expires_at: datetime
 
     @property
@@ -114,6 +121,8 @@ _AUTHORIZE = (
     " %s::timestamptz, %s::timestamptz, %s::jsonb)"
 )
 
+_HOLD_FROM = 17  # Where in its row the hold's columns begin.
+
 _MAX_REMEMBERED = 50_000
 _Digests = tuple[bytes, bytes]
 # Who was granted something last, by the digests of relay token and API key.
@@ -126,9 +135,17 @@ def look_up(*, digests: _Digests, at: datetime) -> Caller:
         cursor.execute(_AUTHORIZE, [*digests, None, None, None, None, None, at, None, None], binary=True)
         row = cursor.fetchone()
     assert row is not None, "the function always returns one row"
-    state, token_id, scopes, public_id, models, networks, *rest, version = row[:13]
+    state, token_id, scopes, public_id, models, networks, *rest, version = row[:_HOLD_FROM]
     assert version is not None, "migrations made the price book's version"
-    key = None if public_id is None else KeyRow(public_id, _list(models), _list(networks), *rest)
+    key = None
+    if public_id is not None:
+        *about, own_requests, own_tokens, tier_requests, tier_tokens = rest
+        found = (
+            _limit(rates.REQUESTS, own_requests, tier_requests, key=public_id, customer=about[3]),
+            _limit(rates.TOKENS, own_tokens, tier_tokens, key=public_id, customer=about[3]),
+        )
+        limits = tuple(limit for limit in found if limit is not None)
+        key = KeyRow(public_id, limits, _list(models), _list(networks), *about)
     return Caller(token_id, tuple(_list(scopes)) if token_id is not None else (), key, version, state)
 
 
@@ -136,26 +153,47 @@ def _list(value: Any) -> list[str]:
     return msgspec.json.decode(value, type=list[str]) if isinstance(value, str | bytes) else value
 
 
+def _limit(what: str, own: int | None, tier: int | None, *, key: str, customer: str) -> rates.Limit | None:
+    """The key's own limit, counted for it alone, or the tier's, counted for all other keys of the customer."""
+    if own is not None:
+        return rates.Limit(what, own, key)
+    return None if tier is None else rates.Limit(what, tier, customer)
+
+
 def authorize(request: Request, *, caller: Caller, digests: _Digests, at: datetime) -> Authorization:
-    """Judge a request and reserve the most it can cost. A refusal leaves no trace.
+    """Judge a request and reserve the most it can cost. A refusal leaves no trace but one: what the limits let through
+    counts against them, also if the balance refuses it.
 
     `digests`: of the relay token and the API key that `caller` was looked up by. Raises Refusal in the contract's
-    order, then holds.RequestConflict, holds.HoldResolved, holds.InsufficientBalance.
+    order, then holds.RequestConflict, holds.HoldResolved, rates.Exceeded, holds.InsufficientBalance.
     """
     terms = _judge(request, caller, at)
-    hold = holds.place(
-        customer_id=terms.key.customer_id,
-        request_id=request.request_id,
-        digest=_digest(request),
-        amount=terms.amount,
-        expires_at=terms.expires_at,
-        details=terms.details,
-        at=at,
-    )
+    digest = _digest(request)
+    try:
+        taken = _take(request, terms)
+    except rates.Exceeded:
+        # A replay is not a request more, and a conflict comes before the limits.
+        earlier = holds.find(customer_id=terms.key.customer_id, request_id=request.request_id, digest=digest, at=at)
+        if earlier is None:
+            raise
+        return _granted(request, terms, earlier)
+
+    def place() -> holds.PlacedHold:
+        return holds.place(
+            customer_id=terms.key.customer_id,
+            request_id=request.request_id,
+            digest=digest,
+            amount=terms.amount,
+            expires_at=terms.expires_at,
+            details=terms.details,
+            at=at,
+        )
+
+    hold = _counted(taken, place)
     if len(_remembered) >= _MAX_REMEMBERED:
         forget()
     _remembered[digests] = caller
-    return _granted(request, terms, hold)
+    return _granted(request, terms, hold, taken)
 
 
 def authorize_remembered(request: Request, *, digests: _Digests, at: datetime) -> Authorization | None:
@@ -169,7 +207,8 @@ def authorize_remembered(request: Request, *, digests: _Digests, at: datetime) -
         return None
     try:
         terms = _judge(request, caller, at)
-    except Refusal:
+        taken = _take(request, terms)
+    except (Refusal, rates.Exceeded):
         return None
     with server_cursor() as cursor:
         cursor.execute(
@@ -190,10 +229,16 @@ def authorize_remembered(request: Request, *, digests: _Digests, at: datetime) -
     assert row is not None, "the function always returns one row"
     if row[0] != caller.state:
         _remembered.pop(digests, None)
+        rates.give_back(taken)
         return None
-    asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, is_new=True)
-    hold = holds.placed(row[13:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
-    return _granted(request, terms, hold)
+
+    def place() -> holds.PlacedHold:
+        asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, is_new=True)
+        return holds.placed(
+            row[_HOLD_FROM:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id
+        )
+
+    return _granted(request, terms, _counted(taken, place), taken)
 
 
 def forget() -> None:
@@ -201,7 +246,38 @@ def forget() -> None:
     _remembered.clear()
 
 
-def _granted(request: Request, terms: _Terms, hold: holds.PlacedHold) -> Authorization:
+def _take(request: Request, terms: _Terms) -> rates.Taken:
+    """Count the request against the key's limits; without any, nothing is asked. Raises rates.Exceeded."""
+    if not terms.key.limits:
+        return rates.NOTHING
+    return rates.take(tuple((limit, _amount(limit, request, terms)) for limit in terms.key.limits))
+
+
+def _amount(limit: rates.Limit, request: Request, terms: _Terms) -> int:
+    if limit.what == rates.REQUESTS:
+        return 1
+    tokens = request.input_tokens + terms.output_tokens
+    if request.max_output_tokens is None:
+        # Who names no maximum may use the whole minute, but is not refused for what the model could give.
+        return min(tokens, max(limit.per_minute, request.input_tokens))
+    return tokens
+
+
+def _counted(taken: rates.Taken, place: Callable[[], holds.PlacedHold]) -> holds.PlacedHold:
+    """Place a hold; where it turns out to be no new request, that counts against no limit."""
+    try:
+        hold = place()
+    except (holds.RequestConflict, holds.HoldResolved):
+        rates.give_back(taken)
+        raise
+    if not hold.is_new:
+        rates.give_back(taken)
+    return hold
+
+
+def _granted(
+    request: Request, terms: _Terms, hold: holds.PlacedHold, taken: rates.Taken = rates.NOTHING
+) -> Authorization:
     return Authorization(
         id=hold.public_id,
         request_id=request.request_id,
@@ -211,6 +287,7 @@ def _granted(request: Request, terms: _Terms, hold: holds.PlacedHold) -> Authori
         amount=hold.amount,
         expires_at=hold.expires_at,
         is_new=hold.is_new,
+        standings=taken.standings if hold.is_new else (),
     )
 
 
@@ -227,13 +304,19 @@ def _judge(request: Request, caller: Caller, at: datetime) -> _Terms:
         raise Refusal("model_not_found", f"The model {request.model!r} is not known here.", "model")
     model = table.catalog.models[model_id]
     try:
-        amount = _most(request, table, model, key.plan_id, at)
+        amount, output_tokens = _most(request, table, model, key.plan_id, at)
     except Unrateable as reason:
         raise Refusal(
             "model_not_found", f"The model {request.model!r} has no price: {reason.detail}.", "model"
         ) from reason
     ttl_s = DEFAULT_TTL_S if request.ttl_seconds is None else request.ttl_seconds
-    return _Terms(key=key, model=model.public_id, amount=amount, expires_at=at + timedelta(seconds=ttl_s))
+    return _Terms(
+        key=key,
+        model=model.public_id,
+        amount=amount,
+        output_tokens=output_tokens,
+        expires_at=at + timedelta(seconds=ttl_s),
+    )
 
 
 def _check_choices(request: Request, catalog: Catalog) -> None:
@@ -279,8 +362,8 @@ def _forms(client_ip: str) -> list[IPv4Address | IPv6Address]:
 
 def _most(
     request: Request, table: pricing.PriceTable, model: CatalogModel, plan_id: int | None, at: datetime
-) -> Decimal:
-    """The most this request can cost at the customer's prices now, in USD. Raises Unrateable."""
+) -> tuple[Decimal, int]:
+    """The most this request can cost at the customer's prices now, in USD, and its most output. Raises Unrateable."""
     channel_id = model.maker_channel_id if request.channel is None else table.catalog.channels[request.channel]
     asked = pricing.Asked(
         model.id,
@@ -292,13 +375,14 @@ def _most(
     max_output = request.max_output_tokens
     if max_output is None:
         max_output = _default_max_output(model) if "output" in card.meters else 0
-    return most_that_can_cost(
+    most = most_that_can_cost(
         input_tokens=request.input_tokens,
         max_output_tokens=max_output,
         write_meter=None if request.cache_ttl is None else f"cache_write_{request.cache_ttl}",
         web_searches=request.web_search_max or 0,
         card=card,
     )
+    return most, max_output
 
 
 def _default_max_output(model: CatalogModel) -> int:

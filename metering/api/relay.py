@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from billing import holds
 from billing.models import Hold
-from metering import authorization, ingestion, intake
+from metering import authorization, ingestion, intake, rates
 from metering.formats.base import LARGEST_COUNT
 from relayadmin import ids
 from relayadmin.errors import ApiError, invalid_request
@@ -86,6 +86,8 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         ) from error
     except holds.HoldResolved as error:
         raise _resolved(error.status) from error
+    except rates.Exceeded as error:
+        raise _too_fast(error) from error
     except holds.InsufficientBalance as error:
         raise ApiError(
             402,
@@ -103,7 +105,7 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         "currency": "USD",
         "expires_at": _moment(granted.expires_at),
     }
-    return json_response(body, 201 if granted.is_new else 200)
+    return json_response(body, 201 if granted.is_new else 200, _rate_headers(granted.standings))
 
 
 def _authorize(
@@ -127,6 +129,34 @@ def _resolved(status: str) -> ApiError:
         f"This authorization is {status}. Ask for a new one with a new request_id.",
         param="request_id",
     )
+
+
+def _too_fast(error: rates.Exceeded) -> ApiError:
+    limit = error.limit
+    what = limit.what.removesuffix("s") if limit.per_minute == 1 else limit.what
+    per_minute = f"{limit.per_minute:,} {what} per minute"
+    if error.is_too_large:
+        message = f"The request asks for {error.asked:,} tokens, more than the {per_minute} allowed. Ask for fewer."
+    else:
+        message = f"The limit of {per_minute} is reached. Try again in {error.retry_after_s} s."
+    headers = {"Retry-After": str(error.retry_after_s), **_rate_headers(error.standings)}
+    return ApiError(429, "rate_limit_exceeded", message, headers=headers)
+
+
+def _rate_headers(standings: tuple[rates.Standing, ...]) -> dict[str, str]:
+    """How the limits stand, under the names that OpenAI's clients read."""
+    headers = {}
+    for standing in standings:
+        headers[f"x-ratelimit-limit-{standing.what}"] = str(standing.limit)
+        headers[f"x-ratelimit-remaining-{standing.what}"] = str(standing.remaining)
+        headers[f"x-ratelimit-reset-{standing.what}"] = _duration(standing.reset_s)
+    return headers
+
+
+def _duration(seconds: int) -> str:
+    """As OpenAI writes it: 1m12s."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _read_authorization(request: HttpRequest) -> authorization.Request:
