@@ -1,8 +1,8 @@
 """Requests and tokens per minute, counted in Redis for all processes together.
 
 A sliding window: what was used in the minute before counts as far as it reaches into the last sixty seconds. Money is
-guarded elsewhere, so while Redis is away requests pass: after one failure nobody asks it for some seconds, then a
-single request tries.
+guarded elsewhere, so while Redis is away requests pass: after a few failures in a row nobody asks it for some seconds,
+then a single request tries.
 """
 
 import threading
@@ -29,6 +29,8 @@ T = TypeVar("T")
 WINDOW_MS = 60_000
 EXPIRY_S = WINDOW_MS // 1000
 TIMEOUT_MS = 50
+# One late answer is no reason to stop counting, nor to wake anybody.
+FAILURES_MOST = 3
 PAUSE_S = 5
 REQUESTS, TOKENS = "requests", "tokens"
 
@@ -193,27 +195,31 @@ class Breaker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._try_at: int | None = None  # In monotonic nanoseconds; None while Redis answers.
+        self._failures = 0  # In a row.
+        self._try_at = 0  # Monotonic, in nanoseconds.
 
     def may_try(self) -> bool:
         """Whether to ask Redis: always while it answers, else one request after each pause."""
-        if self._try_at is None:
+        if self._failures < FAILURES_MOST:
             return True
         with self._lock:
             now = time.monotonic_ns()
-            if self._try_at is None or self._try_at > now:
-                return self._try_at is None
+            if self._failures >= FAILURES_MOST and self._try_at > now:
+                return False
             self._try_at = now + PAUSE_S * 10**9
             return True
 
-    def failed(self) -> None:
+    def failed(self) -> bool:
+        """Note a failure; whether Redis counts as away now."""
         with self._lock:
+            self._failures += 1
             self._try_at = time.monotonic_ns() + PAUSE_S * 10**9
+            return self._failures >= FAILURES_MOST
 
     def answered(self) -> None:
-        if self._try_at is not None:
+        if self._failures:
             with self._lock:
-                self._try_at = None
+                self._failures = 0
 
 
 _breaker = Breaker()
@@ -224,7 +230,13 @@ def _windows() -> Windows:
     """The connections of this process: no attempt is repeated, none waits for longer than a request may."""
     timeout_s = TIMEOUT_MS / 1000
     pool = redis.ConnectionPool.from_url(
-        settings.REDIS_URL, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        settings.REDIS_URL,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        # A new connection only signs in, in one round trip.
+        protocol=2,
+        driver_info=None,
     )
     return Windows(settings.REDIS_URL, connection_pool=pool, key_prefix="relayadmin")
 
@@ -236,8 +248,8 @@ def _ask(work: Callable[[Windows], T]) -> T | None:
     try:
         answer = work(_windows())
     except redis.RedisError as error:
-        _breaker.failed()
-        rate_alarm.tell(type(error).__name__)
+        if _breaker.failed():
+            rate_alarm.tell(type(error).__name__)
         return None
     except Exceeded:
         _breaker.answered()
@@ -269,5 +281,7 @@ def watch(*, at: datetime) -> alarms.Watched:
 def forget() -> None:
     """Drop connections and what is known of Redis; for tests that change its address."""
     global _breaker
+    if _windows.cache_info().currsize:
+        _windows().storage.connection_pool.disconnect()
     _windows.cache_clear()
     _breaker = Breaker()
