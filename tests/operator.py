@@ -13,7 +13,17 @@ from django.test import Client
 from django.urls import reverse
 
 from billing.models import Alarm, Customer, IdempotentAnswer, Invoice, InvoiceLine, InvoiceSeries, JobRun, Membership
-from metering.models import Channel, CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
+from metering import tiers
+from metering.models import (
+    Channel,
+    CustomerPlan,
+    Plan,
+    PlanPolicy,
+    PlanRule,
+    UpstreamAccount,
+    UpstreamTerms,
+    UsageTier,
+)
 from metering.price_sources.rows import Row
 from tests.price_source import new_source
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
@@ -90,6 +100,8 @@ def fill(payer: Payer | None = None) -> Payer:
     PlanPolicy.objects.create(plan=plan, aborted="input")
     account = UpstreamAccount.objects.create(name="main", channel=Channel.objects.get(name="anthropic"))
     UpstreamTerms.objects.create(account=account, multiplier=Decimal("0.85"))
+    tiers.load_sample()
+    tiers.pin(customer_id=customer.pk, tier_id=UsageTier.objects.get(name="Tier 1").pk, at=now)
     return payer
 
 
