@@ -166,8 +166,9 @@ class UsageTierAdmin(OperatorAdmin):
         for tier in different:
             self.log_change(request, tier, f"Switched {word}.")
         limited = CustomerTier.objects.filter(tier__is_on=True).count()
-        who = "1 customer is" if limited == 1 else f"{limited:,} customers are"
-        messages.success(request, f"Switched {word}: {len(different)}. {who} limited by a tier now.")
+        who = {0: "No customer is", 1: "1 customer is"}.get(limited, f"{limited:,} customers are")
+        what = "1 tier" if len(different) == 1 else f"{len(different)} tiers"
+        messages.success(request, f"Switched {what} {word}. {who} limited by a tier now.")
 
     @display(description="State", label=STATE_TONES)
     def state_badge(self, obj: UsageTier) -> str:
@@ -195,7 +196,7 @@ class UsageTierAdmin(OperatorAdmin):
 
 
 class CustomerTierForm(forms.ModelForm):
-    """A tier that somebody chose is pinned unless they say otherwise: promotion would put it away within a minute."""
+    """A tier that somebody chooses is pinned, also without a tick: promotion would put it away within a minute."""
 
     class Meta:
         model = CustomerTier
@@ -204,13 +205,14 @@ class CustomerTierForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "tier" in self.fields:
-            self.fields["tier"].help_text = "Empty: no tier."
+            self.fields["tier"].help_text = "Empty: no tier. What you choose is pinned."
         if self.instance.pk is None and "is_pinned" in self.fields:
             self.fields["is_pinned"].initial = True
 
     def save(self, commit: bool = True) -> Any:
         if self.instance.since is None or "tier" in self.changed_data:
             self.instance.since = timezone.now()
+            self.instance.is_pinned = True
         return super().save(commit)
 
 
@@ -220,7 +222,7 @@ class CustomerTierInline(StackedInline):
     extra = 0
     max_num = 1
     fields = (("tier", "is_pinned"),)
-    verbose_name_plural = "Usage tier (none: no limits, until a tier that is on is reached)"
+    verbose_name = "usage tier"
 
 
 @admin.register(CustomerTier)

@@ -137,8 +137,13 @@ def _too_fast(error: rates.Exceeded) -> ApiError:
     per_minute = f"{limit.per_minute:,} {what} per minute"
     if error.is_too_large:
         message = f"The request asks for {error.asked:,} tokens, more than the {per_minute} allowed. Ask for fewer."
+    elif limit.what == rates.TOKENS:
+        left = next(standing.remaining for standing in error.standings if standing.what == limit.what)
+        message = f"The request asks for {error.asked:,} tokens, and {left:,} of {per_minute} are left."
     else:
-        message = f"The limit of {per_minute} is reached. Try again in {error.retry_after_s} s."
+        message = f"The limit of {per_minute} is reached."
+    if not error.is_too_large:
+        message += f" Try again in {error.retry_after_s} s."
     headers = {"Retry-After": str(error.retry_after_s), **_rate_headers(error.standings)}
     return ApiError(429, "rate_limit_exceeded", message, headers=headers)
 

@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                     "requests_per_minute",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Of all keys of a customer together. Empty: no limit.",
+                        help_text="Of all keys together. Empty: no limit.",
                         null=True,
                         validators=AT_LEAST_ONE,
                     ),
@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
                     "tokens_per_minute",
                     models.PositiveBigIntegerField(
                         blank=True,
-                        help_text="Input, and the most output that was asked for. Empty: no limit.",
+                        help_text="Input and most output. Empty: no limit.",
                         null=True,
                         validators=AT_LEAST_ONE,
                     ),
@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
                 (
                     "customer",
                     models.OneToOneField(
-                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="billing.customer"
+                        on_delete=django.db.models.deletion.PROTECT, related_name="usage_tier", to="billing.customer"
                     ),
                 ),
                 (

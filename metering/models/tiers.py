@@ -17,13 +17,13 @@ class UsageTier(models.Model):
         "top-ups from", unique=True, help_text="USD. Whose paid credit adds up to this is promoted to the tier."
     )
     requests_per_minute = models.PositiveIntegerField(
-        null=True, blank=True, validators=AT_LEAST_ONE, help_text="Of all keys of a customer together. Empty: no limit."
+        null=True, blank=True, validators=AT_LEAST_ONE, help_text="Of all keys together. Empty: no limit."
     )
     tokens_per_minute = models.PositiveBigIntegerField(
         null=True,
         blank=True,
         validators=AT_LEAST_ONE,
-        help_text="Input, and the most output that was asked for. Empty: no limit.",
+        help_text="Input and most output. Empty: no limit.",
     )
     spend_per_month: Any = AmountField(null=True, blank=True, help_text="USD. Empty: no limit.")
     is_on = models.BooleanField(
@@ -46,7 +46,7 @@ class UsageTier(models.Model):
 class CustomerTier(models.Model):
     """The tier a customer has: by promotion, or pinned by an operator. Without a row, a customer has no limits."""
 
-    customer: Any = models.OneToOneField("billing.Customer", on_delete=models.PROTECT, related_name="+")
+    customer: Any = models.OneToOneField("billing.Customer", on_delete=models.PROTECT, related_name="usage_tier")
     tier = models.ForeignKey(
         UsageTier, on_delete=models.PROTECT, null=True, blank=True, related_name="customers", help_text="Empty: none."
     )

@@ -145,6 +145,9 @@ class TestTokensPerMinute:
         assert [answer.status for answer in answers] == [201, 201, 429]
         assert [a.headers["x-ratelimit-remaining-tokens"] for a in answers] == ["1800", "100", "100"]
         assert {a.headers["x-ratelimit-limit-tokens"] for a in answers} == {"3500"}
+        assert (
+            "asks for 1,700 tokens, and 100 of 3,500 tokens per minute are left" in answers[2].body["error"]["message"]
+        )
         smaller = relay.authorize(payer, input_tokens=60, max_output_tokens=40)
         assert (smaller.status, smaller.headers["x-ratelimit-remaining-tokens"]) == (201, "0")
 
