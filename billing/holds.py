@@ -112,6 +112,26 @@ def place(
     return placed(row, asked=asked, customer_id=customer_id, request_id=request_id)
 
 
+def find(*, customer_id: int, request_id: str, digest: bytes, at: datetime) -> PlacedHold | None:
+    """The open hold that was placed for this request before; None if none ever was. Locks nothing.
+
+    Raises RequestConflict, HoldResolved as `place` does.
+    """
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT CASE WHEN digest = %s THEN 'replayed' ELSE 'conflict' END, id, amount,"
+            " CASE WHEN status = 'open' AND coalesce(admits_until, expires_at) <= %s THEN 'expired' ELSE status END,"
+            " expires_at, admits_until, details, NULL, NULL, NULL, NULL"
+            " FROM billing_hold WHERE customer_id = %s AND request_id = %s",
+            [digest, at, customer_id, request_id],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    asked = PlacedHold("", row[2], row[4], {}, is_new=False)
+    return placed(row, asked=asked, customer_id=customer_id, request_id=request_id)
+
+
 def placed(row: Sequence[Any], *, asked: PlacedHold, customer_id: int, request_id: str) -> PlacedHold:
     """What a row of the database's function billing_place_hold says, without an id yet in what was `asked` of it.
 

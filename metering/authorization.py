@@ -1,6 +1,7 @@
 """May this request run? Key, customer, model and the most it can cost → a hold on the customer's wallet."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ import msgspec
 
 from billing import holds
 from billing.models import Customer
-from metering import pricing
+from metering import pricing, rates
 from metering.catalog import Catalog, CatalogModel
 from metering.rating import Unrateable, most_that_can_cost
 from metering.spend import key_scope
@@ -94,6 +95,7 @@ class Caller:
 class KeyRow:
     id: int
     public_id: str
+    limits: tuple[rates.Limit, ...]
     allowed_models: list[str]
     allowed_networks: list[str]
     expires_at: datetime | None
@@ -113,7 +115,8 @@ class KeyRow:
 class Authorization:
     """The relay's view of a hold. Amount in USD; `model` is None of a lease, which is for all that the key may use.
 
-    `expires_at`: until when the hold stands; of a lease, until when the node may start requests on it.
+    `expires_at`: until when the hold stands; of a lease, until when the node may start requests on it. `standings`: how
+    the key's limits stand, if it has any and they were counted.
     """
 
     id: str
@@ -126,18 +129,21 @@ class Authorization:
     is_new: bool
     allowed_models: tuple[str, ...] = ()
     allowed_networks: tuple[str, ...] = ()
+    standings: tuple[rates.Standing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
     """What a request may have: the most it can cost (USD), until when, for whose key and which model.
 
-    A lease names no model, takes what there is from `minimum` on, and is used until `admits_until`.
+    `output_tokens`: the most it can give, as the amount was made of. A lease names no model, takes what there is from
+    `minimum` on, and is used until `admits_until`.
     """
 
     key: KeyRow
     model: str | None
     amount: Decimal
+    output_tokens: int
     expires_at: datetime
     minimum: Decimal | None = None
     admits_until: datetime | None = None
@@ -153,7 +159,7 @@ _AUTHORIZE = (
     "SELECT * FROM metering_authorize(%s::bytea, %s::bytea, %s::text, %s::bigint, %s::text, %s::bytea, %s::numeric,"
     " %s::timestamptz, %s::timestamptz, %s::jsonb, %s::numeric, %s::timestamptz)"
 )
-_ASKS = 14  # how many of its columns are about who asks; the others are the hold's
+_ASKS = 18  # how many of its columns are about who asks; the others are the hold's
 
 _MAX_REMEMBERED = 50_000
 _Digests = tuple[bytes, bytes]
@@ -169,7 +175,15 @@ def look_up(*, digests: _Digests, at: datetime) -> Caller:
     assert row is not None, "the function always returns one row"
     state, token_id, scopes, key_id, public_id, models, networks, *rest, version = row[:_ASKS]
     assert version is not None, "migrations made the price book's version"
-    key = None if public_id is None else KeyRow(key_id, public_id, _list(models), _list(networks), *rest)
+    key = None
+    if public_id is not None:
+        *about, own_requests, own_tokens, tier_requests, tier_tokens = rest
+        found = (
+            _limit(rates.REQUESTS, own_requests, tier_requests, key=public_id, customer=about[3]),
+            _limit(rates.TOKENS, own_tokens, tier_tokens, key=public_id, customer=about[3]),
+        )
+        limits = tuple(limit for limit in found if limit is not None)
+        key = KeyRow(key_id, public_id, limits, _list(models), _list(networks), *about)
     return Caller(token_id, tuple(_list(scopes)) if token_id is not None else (), key, version, state)
 
 
@@ -177,29 +191,51 @@ def _list(value: Any) -> list[str]:
     return msgspec.json.decode(value, type=list[str]) if isinstance(value, str | bytes) else value
 
 
+def _limit(what: str, own: int | None, tier: int | None, *, key: str, customer: str) -> rates.Limit | None:
+    """The key's own limit, counted for it alone, or the tier's, counted for all other keys of the customer."""
+    if own is not None:
+        return rates.Limit(what, own, key)
+    return None if tier is None else rates.Limit(what, tier, customer)
+
+
 def authorize(request: Request | LeaseRequest, *, caller: Caller, digests: _Digests, at: datetime) -> Authorization:
-    """Judge a request and reserve the most it can cost. A refusal leaves no trace.
+    """Judge a request and reserve the most it can cost. A refusal leaves no trace but one: what the limits let through
+    counts against them, also if the balance refuses it.
 
     `digests`: of the relay token and the API key that `caller` was looked up by. Raises Refusal in the contract's
-    order, then holds.RequestConflict, holds.HoldResolved, holds.LimitReached, holds.InsufficientBalance.
+    order, then holds.RequestConflict, holds.HoldResolved, rates.Exceeded, holds.LimitReached,
+    holds.InsufficientBalance.
     """
     terms = _judge(request, caller, at)
-    hold = holds.place(
-        customer_id=terms.key.customer_id,
-        request_id=request.request_id,
-        digest=_digest(request),
-        amount=terms.amount,
-        expires_at=terms.expires_at,
-        details=terms.details,
-        at=at,
-        scope=terms.key.scope,
-        minimum=terms.minimum,
-        admits_until=terms.admits_until,
-    )
+    digest = _digest(request)
+    try:
+        taken = _take(request, terms)
+    except rates.Exceeded:
+        # A replay is not a request more, and a conflict comes before the limits.
+        earlier = holds.find(customer_id=terms.key.customer_id, request_id=request.request_id, digest=digest, at=at)
+        if earlier is None:
+            raise
+        return _granted(request, terms, earlier)
+
+    def place() -> holds.PlacedHold:
+        return holds.place(
+            customer_id=terms.key.customer_id,
+            request_id=request.request_id,
+            digest=digest,
+            amount=terms.amount,
+            expires_at=terms.expires_at,
+            details=terms.details,
+            at=at,
+            scope=terms.key.scope,
+            minimum=terms.minimum,
+            admits_until=terms.admits_until,
+        )
+
+    hold = _counted(taken, place)
     if len(_remembered) >= _MAX_REMEMBERED:
         forget()
     _remembered[digests] = caller
-    return _granted(request, terms, hold)
+    return _granted(request, terms, hold, taken)
 
 
 def authorize_remembered(request: Request | LeaseRequest, *, digests: _Digests, at: datetime) -> Authorization | None:
@@ -213,7 +249,8 @@ def authorize_remembered(request: Request | LeaseRequest, *, digests: _Digests, 
         return None
     try:
         terms = _judge(request, caller, at)
-    except Refusal:
+        taken = _take(request, terms)
+    except (Refusal, rates.Exceeded):
         return None
     with server_cursor() as cursor:
         cursor.execute(
@@ -236,10 +273,14 @@ def authorize_remembered(request: Request | LeaseRequest, *, digests: _Digests, 
     assert row is not None, "the function always returns one row"
     if row[0] != caller.state:
         _remembered.pop(digests, None)
+        rates.give_back(taken)
         return None
-    asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, True, terms.admits_until)
-    hold = holds.placed(row[_ASKS:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
-    return _granted(request, terms, hold)
+
+    def place() -> holds.PlacedHold:
+        asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, True, terms.admits_until)
+        return holds.placed(row[_ASKS:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
+
+    return _granted(request, terms, _counted(taken, place), taken)
 
 
 def forget() -> None:
@@ -247,7 +288,40 @@ def forget() -> None:
     _remembered.clear()
 
 
-def _granted(request: Request | LeaseRequest, terms: _Terms, hold: holds.PlacedHold) -> Authorization:
+def _take(request: Request | LeaseRequest, terms: _Terms) -> rates.Taken:
+    """Count the request against the key's limits; without any, nothing is asked. Raises rates.Exceeded."""
+    if not terms.key.limits:
+        return rates.NOTHING
+    return rates.take(tuple((limit, _amount(limit, request, terms)) for limit in terms.key.limits))
+
+
+def _amount(limit: rates.Limit, request: Request | LeaseRequest, terms: _Terms) -> int:
+    if limit.what == rates.REQUESTS:
+        return 1
+    if isinstance(request, LeaseRequest):
+        return 0  # What is spent on a lease is spent without asking.
+    tokens = request.input_tokens + terms.output_tokens
+    if request.max_output_tokens is None:
+        # Who names no maximum may use the whole minute, but is not refused for what the model could give.
+        return min(tokens, max(limit.per_minute, request.input_tokens))
+    return tokens
+
+
+def _counted(taken: rates.Taken, place: Callable[[], holds.PlacedHold]) -> holds.PlacedHold:
+    """Place a hold; where it turns out to be no new request, that counts against no limit."""
+    try:
+        hold = place()
+    except (holds.RequestConflict, holds.HoldResolved):
+        rates.give_back(taken)
+        raise
+    if not hold.is_new:
+        rates.give_back(taken)
+    return hold
+
+
+def _granted(
+    request: Request | LeaseRequest, terms: _Terms, hold: holds.PlacedHold, taken: rates.Taken = rates.NOTHING
+) -> Authorization:
     is_lease = hold.admits_until is not None
     return Authorization(
         id=hold.public_id,
@@ -260,6 +334,7 @@ def _granted(request: Request | LeaseRequest, terms: _Terms, hold: holds.PlacedH
         is_new=hold.is_new,
         allowed_models=tuple(terms.key.allowed_models) if is_lease else (),
         allowed_networks=tuple(terms.key.allowed_networks) if is_lease else (),
+        standings=taken.standings if hold.is_new else (),
     )
 
 
@@ -277,13 +352,19 @@ def _judge(request: Request | LeaseRequest, caller: Caller, at: datetime) -> _Te
         raise Refusal("model_not_found", f"The model {request.model!r} is not known here.", "model")
     model = table.catalog.models[model_id]
     try:
-        amount = _most(request, table, model, key.plan_id, at)
+        amount, output_tokens = _most(request, table, model, key.plan_id, at)
     except Unrateable as reason:
         raise Refusal(
             "model_not_found", f"The model {request.model!r} has no price: {reason.detail}.", "model"
         ) from reason
     ttl_s = DEFAULT_TTL_S if request.ttl_seconds is None else request.ttl_seconds
-    return _Terms(key=key, model=model.public_id, amount=amount, expires_at=at + timedelta(seconds=ttl_s))
+    return _Terms(
+        key=key,
+        model=model.public_id,
+        amount=amount,
+        output_tokens=output_tokens,
+        expires_at=at + timedelta(seconds=ttl_s),
+    )
 
 
 def _judge_lease(request: LeaseRequest, caller: Caller, at: datetime) -> _Terms:
@@ -293,7 +374,7 @@ def _judge_lease(request: LeaseRequest, caller: Caller, at: datetime) -> _Terms:
     amount = parse_amount(request.lease.amount)
     minimum = amount if request.lease.minimum is None else parse_amount(request.lease.minimum)
     admits_until = at + timedelta(seconds=request.lease.seconds)
-    return _Terms(key, None, amount, admits_until + LEASE_GRACE, minimum, admits_until)
+    return _Terms(key, None, amount, 0, admits_until + LEASE_GRACE, minimum, admits_until)
 
 
 def _valid_key(caller: Caller) -> KeyRow:
@@ -351,8 +432,8 @@ def _forms(client_ip: str) -> list[IPv4Address | IPv6Address]:
 
 def _most(
     request: Request, table: pricing.PriceTable, model: CatalogModel, plan_id: int | None, at: datetime
-) -> Decimal:
-    """The most this request can cost at the customer's prices now, in USD. Raises Unrateable."""
+) -> tuple[Decimal, int]:
+    """The most this request can cost at the customer's prices now, in USD, and its most output. Raises Unrateable."""
     channel_id = model.maker_channel_id if request.channel is None else table.catalog.channels[request.channel]
     asked = pricing.Asked(
         model.id,
@@ -364,13 +445,14 @@ def _most(
     max_output = request.max_output_tokens
     if max_output is None:
         max_output = _default_max_output(model) if "output" in card.meters else 0
-    return most_that_can_cost(
+    most = most_that_can_cost(
         input_tokens=request.input_tokens,
         max_output_tokens=max_output,
         write_meter=None if request.cache_ttl is None else f"cache_write_{request.cache_ttl}",
         web_searches=request.web_search_max or 0,
         card=card,
     )
+    return most, max_output
 
 
 def _default_max_output(model: CatalogModel) -> int:

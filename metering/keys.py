@@ -27,6 +27,8 @@ def check_key(
     name: str,
     allowed_models: Sequence[str] = (),
     allowed_networks: Sequence[str] = (),
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     expires_at: datetime | None = None,
     at: datetime,
 ) -> None:
@@ -42,6 +44,9 @@ def check_key(
             ip_network(network)
         except ValueError as error:
             raise InvalidKey("allowed_networks", f"allowed_networks: {error}") from error
+    for field, limit in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
+        if limit is not None and limit < 1:
+            raise InvalidKey(field, f"{field} must be at least 1")
     if expires_at is not None and expires_at <= at:
         raise InvalidKey("expires_at", "expires_at must be in the future")
 
@@ -53,10 +58,23 @@ def create_api_key(
     at: datetime,
     allowed_models: Sequence[str] = (),
     allowed_networks: Sequence[str] = (),
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Create a key; returns it with its secret `sk-…`, which is kept nowhere. Raises InvalidKey."""
-    check_key(name=name, allowed_models=allowed_models, allowed_networks=allowed_networks, expires_at=expires_at, at=at)
+    """Create a key; returns it with its secret `sk-…`, which is kept nowhere. Raises InvalidKey.
+
+    Requests and tokens per minute hold in place of the customer's tier, and for this key alone; None: what it says.
+    """
+    check_key(
+        name=name,
+        allowed_models=allowed_models,
+        allowed_networks=allowed_networks,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        expires_at=expires_at,
+        at=at,
+    )
     secret = ids.new_secret("sk-")
     key = ApiKey.objects.create(
         customer=customer,
@@ -66,6 +84,8 @@ def create_api_key(
         last4=secret.last4,
         allowed_models=list(allowed_models),
         allowed_networks=list(allowed_networks),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         expires_at=expires_at,
     )
     return key, secret.text
@@ -76,11 +96,13 @@ class KeyRevoked(Exception):
 
 
 class KeyChanges(TypedDict, total=False):
-    """What may be changed of an API key; what is absent stays, `expires_at` None is never."""
+    """What may be changed of an API key; what is absent stays. `expires_at` None is never, a limit None the tier's."""
 
     name: str
     allowed_models: Sequence[str]
     allowed_networks: Sequence[str]
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
     expires_at: datetime | None
 
 
@@ -94,6 +116,8 @@ def change_api_key(*, api_key_id: int, changes: KeyChanges, at: datetime) -> Api
             name=changes.get("name", key.name),
             allowed_models=changes.get("allowed_models", ()),
             allowed_networks=changes.get("allowed_networks", ()),
+            requests_per_minute=changes.get("requests_per_minute"),
+            tokens_per_minute=changes.get("tokens_per_minute"),
             expires_at=changes.get("expires_at"),
             at=at,
         )
@@ -103,6 +127,10 @@ def change_api_key(*, api_key_id: int, changes: KeyChanges, at: datetime) -> Api
             key.allowed_models = list(changes["allowed_models"])
         if "allowed_networks" in changes:
             key.allowed_networks = list(changes["allowed_networks"])
+        if "requests_per_minute" in changes:
+            key.requests_per_minute = changes["requests_per_minute"]
+        if "tokens_per_minute" in changes:
+            key.tokens_per_minute = changes["tokens_per_minute"]
         if "expires_at" in changes:
             key.expires_at = changes["expires_at"]
         key.save(update_fields=list(changes))

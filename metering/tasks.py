@@ -6,7 +6,7 @@ from typing import Any
 from celery import shared_task
 
 from billing import alarms, jobs
-from metering import parking, spend, statements, watching
+from metering import parking, rates, spend, statements, tiers, watching
 from metering.verification import verify_books
 
 _DIFFERENCES_SHOWN = 50
@@ -42,6 +42,32 @@ def watch_what_waits() -> dict[str, Any] | None:
             outcome.result = {"opened": watched.opened, "resolved": watched.resolved, "mailed": mailed}
 
     return jobs.run_alone("metering.watch_what_waits", work, at=at)
+
+
+@shared_task(name="metering.promote_customers")
+def promote_customers() -> dict[str, Any] | None:
+    """Give customers the usage tier that their top-ups reach."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        promoted = tiers.promote(at=at)
+        if promoted:
+            outcome.result = {"promoted": promoted}
+
+    return jobs.run_alone("metering.promote_customers", work, at=at)
+
+
+@shared_task(name="metering.watch_rate_limits")
+def watch_rate_limits() -> dict[str, Any] | None:
+    """Keep the alarm over uncounted requests open while Redis is away, and resolve it after."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        watched = rates.watch(at=at)
+        if watched.opened or watched.resolved:
+            outcome.result = {"opened": watched.opened, "resolved": watched.resolved}
+
+    return jobs.run_alone("metering.watch_rate_limits", work, at=at)
 
 
 @shared_task(name="metering.close_last_month")

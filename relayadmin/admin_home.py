@@ -94,6 +94,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Customers", "billing.Customer", "groups"),
             ("API keys", "metering.ApiKey", "vpn_key"),
+            ("Usage tiers", "metering.UsageTier", "speed"),
+            ("Customers' tiers", "metering.CustomerTier", "stairs"),
             ("Memberships", "billing.Membership", "badge"),
             ("Access tokens", "billing.AccessToken", "token"),
             ("Users", "auth.User", "person"),

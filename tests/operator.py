@@ -24,8 +24,17 @@ from billing.models import (
     SpendLimit,
 )
 from billing.models.spending import Span
-from metering import spend
-from metering.models import Channel, CustomerPlan, Plan, PlanPolicy, PlanRule, UpstreamAccount, UpstreamTerms
+from metering import spend, tiers
+from metering.models import (
+    Channel,
+    CustomerPlan,
+    Plan,
+    PlanPolicy,
+    PlanRule,
+    UpstreamAccount,
+    UpstreamTerms,
+    UsageTier,
+)
 from metering.price_sources.rows import Row
 from tests.price_source import new_source
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
@@ -107,6 +116,8 @@ def fill(payer: Payer | None = None) -> Payer:
     PlanPolicy.objects.create(plan=plan, aborted="input")
     account = UpstreamAccount.objects.create(name="main", channel=Channel.objects.get(name="anthropic"))
     UpstreamTerms.objects.create(account=account, multiplier=Decimal("0.85"))
+    tiers.load_sample()
+    tiers.pin(customer_id=customer.pk, tier_id=UsageTier.objects.get(name="Tier 1").pk, at=now)
     return payer
 
 

@@ -57,6 +57,13 @@ class AmountFormField(forms.CharField):
         except InvalidAmount as error:
             raise ValidationError(str(error).capitalize() + ".") from error
 
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """5 and 5.00 are the same."""
+        try:
+            return bool(self.clean(data) != initial)
+        except ValidationError:
+            return True
+
 
 class MomentField(forms.DateTimeField):
     """A moment in UTC, by the browser's own picker."""

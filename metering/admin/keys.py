@@ -21,6 +21,9 @@ from metering.admin.spend_limit_form import set_spend_limits
 from metering.models import ApiKey, RelayToken
 from metering.models.keys import check_networks
 
+# What an operator says of a key.
+TOLD = ("name", "allowed_models", "allowed_networks", "requests_per_minute", "tokens_per_minute", "expires_at")
+
 
 class ApiKeyForm(forms.ModelForm):
     allowed_models = LinesField(help_text="Public ids, one a line. Empty: every model.")
@@ -31,7 +34,7 @@ class ApiKeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("customer", "name", "allowed_models", "allowed_networks", "expires_at")
+        fields = ("customer", *TOLD)
 
     def clean(self) -> dict[str, Any]:
         """What the use case refuses, said beside the field. An expiry that has passed may stay."""
@@ -127,7 +130,7 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
     readonly_fields = ("public_id", "recognised_by", "status_badge", "revoked_at", "created_at")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        told = ("customer", "name", "allowed_models", "allowed_networks", "expires_at")
+        told = ("customer", *TOLD[:3], TOLD[3:5], TOLD[5])
         return (
             told if obj is None else ("public_id", "recognised_by", "status_badge", *told, "revoked_at", "created_at")
         )
@@ -143,6 +146,8 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
             at=timezone.now(),
             allowed_models=obj.allowed_models,
             allowed_networks=obj.allowed_networks,
+            requests_per_minute=obj.requests_per_minute,
+            tokens_per_minute=obj.tokens_per_minute,
             expires_at=obj.expires_at,
         )
 
@@ -164,6 +169,10 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
             parts.append(f"{len(obj.allowed_models)} models")
         if obj.allowed_networks:
             parts.append(f"{len(obj.allowed_networks)} networks")
+        if obj.requests_per_minute is not None:
+            parts.append(f"{obj.requests_per_minute:,} requests a minute")
+        if obj.tokens_per_minute is not None:
+            parts.append(f"{obj.tokens_per_minute:,} tokens a minute")
         return ", ".join(parts) or html.NOTHING
 
 

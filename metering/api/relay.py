@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from billing import holds
 from billing.models import Hold
-from metering import authorization, ingestion, intake
+from metering import authorization, ingestion, intake, rates
 from metering.formats.base import LARGEST_COUNT
 from relayadmin import ids
 from relayadmin.errors import ApiError, invalid_request
@@ -90,6 +90,8 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         ) from error
     except holds.HoldResolved as error:
         raise _resolved(error.status) from error
+    except rates.Exceeded as error:
+        raise _too_fast(error) from error
     except holds.LimitReached as error:
         raise _limited(error) from error
     except holds.InsufficientBalance as error:
@@ -111,7 +113,7 @@ def authorizations(request: HttpRequest) -> HttpResponse:
     }
     if granted.model is None:
         body |= {"allowed_models": granted.allowed_models, "allowed_networks": granted.allowed_networks}
-    return json_response(body, 201 if granted.is_new else 200)
+    return json_response(body, 201 if granted.is_new else 200, _rate_headers(granted.standings))
 
 
 def _limited(error: holds.LimitReached) -> ApiError:
@@ -154,6 +156,39 @@ def _resolved(status: str) -> ApiError:
         f"This authorization is {status}. Ask for a new one with a new request_id.",
         param="request_id",
     )
+
+
+def _too_fast(error: rates.Exceeded) -> ApiError:
+    limit = error.limit
+    what = limit.what.removesuffix("s") if limit.per_minute == 1 else limit.what
+    per_minute = f"{limit.per_minute:,} {what} per minute"
+    if error.is_too_large:
+        message = f"The request asks for {error.asked:,} tokens, more than the {per_minute} allowed. Ask for fewer."
+    elif limit.what == rates.TOKENS:
+        left = next(standing.remaining for standing in error.standings if standing.what == limit.what)
+        message = f"The request asks for {error.asked:,} tokens, and {left:,} of {per_minute} are left."
+    else:
+        message = f"The limit of {per_minute} is reached."
+    if not error.is_too_large:
+        message += f" Try again in {error.retry_after_s} s."
+    headers = {"Retry-After": str(error.retry_after_s), **_rate_headers(error.standings)}
+    return ApiError(429, "rate_limit_exceeded", message, headers=headers)
+
+
+def _rate_headers(standings: tuple[rates.Standing, ...]) -> dict[str, str]:
+    """How the limits stand, under the names that OpenAI's clients read."""
+    headers = {}
+    for standing in standings:
+        headers[f"x-ratelimit-limit-{standing.what}"] = str(standing.limit)
+        headers[f"x-ratelimit-remaining-{standing.what}"] = str(standing.remaining)
+        headers[f"x-ratelimit-reset-{standing.what}"] = _duration(standing.reset_s)
+    return headers
+
+
+def _duration(seconds: int) -> str:
+    """As OpenAI writes it: 1m12s."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _read_authorization(request: HttpRequest) -> Asked:

@@ -13,6 +13,7 @@ from metering.models.prices import (
     UpstreamAccount,
     UpstreamTerms,
 )
+from metering.models.tiers import CustomerTier, UsageTier
 from metering.models.usage import (
     EventConflict,
     EventKey,
@@ -28,6 +29,7 @@ __all__ = [
     "ApiKey",
     "Channel",
     "CustomerPlan",
+    "CustomerTier",
     "EventConflict",
     "EventKey",
     "Model",
@@ -52,5 +54,6 @@ __all__ = [
     "UsageAdjustment",
     "UsageEvent",
     "UsageHour",
+    "UsageTier",
     "VerifiedUsage",
 ]

@@ -2,6 +2,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 
 from relayadmin import ids
@@ -38,6 +39,18 @@ class ApiKey(models.Model):
     allowed_networks: Any = models.JSONField(
         default=list, blank=True, validators=[check_networks], help_text="Networks; empty: from anywhere."
     )
+    requests_per_minute = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="In place of the customer's tier, and counted for this key alone. Empty: what the tier says.",
+    )
+    tokens_per_minute = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="In place of the customer's tier, and counted for this key alone. Empty: what the tier says.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -45,6 +58,10 @@ class ApiKey(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name = "API key"
+        constraints = (
+            models.CheckConstraint(condition=models.Q(requests_per_minute__gte=1), name="key_requests_above_zero"),
+            models.CheckConstraint(condition=models.Q(tokens_per_minute__gte=1), name="key_tokens_above_zero"),
+        )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last4})"

@@ -4,6 +4,9 @@
 -- remembers and passes `p_state`: the hold is placed only if nothing of it has changed since, and only the hold's
 -- columns (billing_place_hold's) are filled in. With NULL, or after a change, the others are: a plain look-up. Unknown
 -- tokens and keys take as long as good ones.
+--
+-- What the key may use in a minute is in it too: its own limits, and those of the customer's tier if that is switched
+-- on. So who has none is known to have none, without another look.
 CREATE OR REPLACE FUNCTION metering_authorize(
     p_relay_token bytea, p_api_key bytea, p_state text,
     p_customer_id bigint, p_request_id text, p_digest bytea, p_amount numeric, p_at timestamptz,
@@ -11,7 +14,8 @@ CREATE OR REPLACE FUNCTION metering_authorize(
     OUT state text, OUT relay_token_id bigint, OUT relay_scopes jsonb, OUT key_id bigint, OUT key_public_id text,
     OUT allowed_models jsonb, OUT allowed_networks jsonb, OUT key_expires_at timestamptz,
     OUT key_revoked_at timestamptz, OUT customer_id bigint, OUT customer_public_id text, OUT customer_status text,
-    OUT plan_id bigint, OUT price_book_version bigint,
+    OUT plan_id bigint, OUT key_requests_per_minute int, OUT key_tokens_per_minute bigint,
+    OUT tier_requests_per_minute int, OUT tier_tokens_per_minute bigint, OUT price_book_version bigint,
     OUT outcome text, OUT hold_id bigint, OUT hold_amount numeric, OUT hold_status text,
     OUT hold_expires_at timestamptz, OUT hold_admits_until timestamptz, OUT hold_details jsonb, OUT available numeric,
     OUT limit_scope text, OUT limit_span text, OUT limit_amount numeric
@@ -22,16 +26,21 @@ DECLARE
     hold record;
 BEGIN
     SELECT t.id AS relay_token_id, t.scopes, k.id AS key_id, k.public_id AS key_public_id, k.allowed_models,
-           k.allowed_networks, k.expires_at, k.revoked_at, c.id AS customer_id, c.public_id AS customer_public_id, c.status,
+           k.allowed_networks, k.expires_at, k.revoked_at, c.id AS customer_id, c.public_id AS customer_public_id,
+           c.status,
            (SELECT a.plan_id FROM metering_customerplan a
             WHERE a.customer_id = k.customer_id AND (a.effective_from IS NULL OR a.effective_from <= p_at)
             ORDER BY a.effective_from DESC NULLS LAST LIMIT 1) AS plan_id,
+           k.requests_per_minute AS key_requests, k.tokens_per_minute AS key_tokens,
+           u.requests_per_minute AS tier_requests, u.tokens_per_minute AS tier_tokens,
            v.version
     INTO asks
     FROM metering_pricebookversion v
     LEFT JOIN metering_relaytoken t ON t.digest = p_relay_token AND t.revoked_at IS NULL
     LEFT JOIN metering_apikey k ON k.digest = p_api_key
     LEFT JOIN billing_customer c ON c.id = k.customer_id
+    LEFT JOIN metering_customertier m ON m.customer_id = k.customer_id
+    LEFT JOIN metering_usagetier u ON u.id = m.tier_id AND u.is_on
     WHERE v.id = 1;
     state := asks::text;
     IF state = p_state THEN
@@ -64,6 +73,10 @@ BEGIN
     customer_public_id := asks.customer_public_id;
     customer_status := asks.status;
     plan_id := asks.plan_id;
+    key_requests_per_minute := asks.key_requests;
+    key_tokens_per_minute := asks.key_tokens;
+    tier_requests_per_minute := asks.tier_requests;
+    tier_tokens_per_minute := asks.tier_tokens;
     price_book_version := asks.version;
 END;
 $$;
