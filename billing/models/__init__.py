@@ -1,3 +1,4 @@
+from billing.models.accounts import AccountChange, WalletAdjustment
 from billing.models.credits import Grant, GrantReturn, GrantUse
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
@@ -9,6 +10,7 @@ from billing.models.verification import VerifiedWallet
 __all__ = [
     "AccessToken",
     "Account",
+    "AccountChange",
     "Alarm",
     "Customer",
     "Entry",
@@ -26,4 +28,5 @@ __all__ = [
     "Transfer",
     "VerifiedWallet",
     "Wallet",
+    "WalletAdjustment",
 ]
