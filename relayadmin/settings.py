@@ -216,6 +216,7 @@ CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
     "watch what waits": {"task": "metering.watch_what_waits", "schedule": 60.0},
+    "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
