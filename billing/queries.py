@@ -64,6 +64,26 @@ def balance_of(customer_id: int) -> Balance:
     return Balance(balance, held, credit_limit, grants)
 
 
+_OWING_SINCE = """
+SELECT t.created_at FROM billing_entry e
+JOIN billing_transfer t ON t.customer_id = e.customer_id AND t.id = e.transfer_id
+WHERE e.customer_id = %(customer)s AND e.wallet_version > coalesce((
+    SELECT p.wallet_version FROM billing_entry p
+    WHERE p.customer_id = %(customer)s AND p.wallet_version IS NOT NULL AND p.balance_after >= 0
+    ORDER BY p.wallet_version DESC LIMIT 1
+), 0)
+ORDER BY e.wallet_version LIMIT 1
+"""
+
+
+def owing_since(customer_id: int) -> datetime | None:
+    """When a customer's balance fell below zero, if it is there now."""
+    with server_cursor() as cursor:
+        cursor.execute(_OWING_SINCE, {"customer": customer_id})
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
 @dataclass(frozen=True, slots=True)
 class StatementRow:
     """A transfer as it moved the wallet. Amounts in USD, `amount` above zero for more credit.

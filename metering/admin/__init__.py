@@ -3,6 +3,7 @@
 from metering.admin import (
     adjustments,
     catalog,
+    closing,
     keys,
     on_customers,
     plans,
@@ -17,6 +18,7 @@ from metering.admin import (
 __all__ = [
     "adjustments",
     "catalog",
+    "closing",
     "keys",
     "on_customers",
     "plans",
