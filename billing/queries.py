@@ -114,6 +114,24 @@ class StatementFilter:
     kind: str | None = None
 
 
+# The wallet versions between which the wanted transfers lie. Numbers and versions are given out under the wallet's lock
+# and rise together, but for transfers of one database statement: these may be out of order by as many versions as it
+# had billing periods. `+ 0` makes PostgreSQL read the rows once; it would walk the primary key twice, from both ends.
+_VERSIONS = """
+SELECT (SELECT min(e.wallet_version) FROM billing_entry e
+        WHERE e.customer_id = %(customer)s AND e.id >= t.first * 16 AND e.id < t.first * 16 + 16),
+       (SELECT max(e.wallet_version) FROM billing_entry e
+        WHERE e.customer_id = %(customer)s AND e.id >= t.last * 16 AND e.id < t.last * 16 + 16)
+FROM (
+    SELECT min(id + 0) AS first, max(id + 0) AS last FROM billing_transfer
+    WHERE customer_id = %(customer)s
+        AND (%(start)s::timestamptz IS NULL OR created_at >= %(start)s::timestamptz)
+        AND (%(end)s::timestamptz IS NULL OR created_at < %(end)s::timestamptz)
+        AND (%(kind)s::text IS NULL OR kind = %(kind)s::text)
+) t
+"""
+_SLACK = 1_000
+
 # Usage billed in a period stands on the invoice that closed it: the first one of that period or a later one.
 _STATEMENT = """
 SELECT m.wallet_version, m.id, m.kind, m.amount, m.balance_after, m.period, m.reason, m.document, m.created_at, m.actor,
@@ -127,7 +145,7 @@ FROM (
            t.created_at, t.actor
     FROM billing_entry e
     JOIN billing_transfer t ON t.customer_id = e.customer_id AND t.id = e.transfer_id
-    WHERE e.customer_id = %(customer)s AND e.wallet_version IS NOT NULL AND e.wallet_version < %(before)s
+    WHERE e.customer_id = %(customer)s AND e.wallet_version < %(before)s AND e.wallet_version >= %(from)s
         AND (%(start)s::timestamptz IS NULL OR t.created_at >= %(start)s::timestamptz)
         AND (%(end)s::timestamptz IS NULL OR t.created_at < %(end)s::timestamptz)
         AND (%(kind)s::text IS NULL OR t.kind = %(kind)s::text)
@@ -143,22 +161,26 @@ def statement(
     *, customer_id: int, before_version: int | None, limit: int, only: StatementFilter = StatementFilter()
 ) -> list[StatementRow]:
     """The wallet's transfers, newest first, from before a wallet version on."""
+    wanted = {"customer": customer_id, "start": only.start, "end": only.end, "kind": only.kind}
+    before = 2**63 - 1 if before_version is None else before_version
+    first, last = _versions(wanted) if only != StatementFilter() else (0, before - 1)
     with server_cursor() as cursor:
         cursor.execute(
             _STATEMENT,
-            {
-                "customer": customer_id,
-                "before": 2**63 - 1 if before_version is None else before_version,
-                "limit": limit,
-                "start": only.start,
-                "end": only.end,
-                "kind": only.kind,
-            },
+            wanted | {"before": min(before, last + 1), "from": first, "limit": limit},
             binary=True,
             # Planned for what is asked: a filter that is absent costs nothing.
             prepare=False,
         )
         return [_statement_row(customer_id, *row) for row in cursor.fetchall()]
+
+
+def _versions(wanted: dict[str, Any]) -> tuple[int, int]:
+    """The first and last wallet version to look at for these transfers, rather too many."""
+    with server_cursor() as cursor:
+        cursor.execute(_VERSIONS, wanted, prepare=False)
+        first, last = cursor.fetchone() or (None, None)
+    return (0, 0) if first is None or last is None else (first - _SLACK, last + _SLACK)
 
 
 def _statement_row(customer_id: int, *row: Any) -> StatementRow:
