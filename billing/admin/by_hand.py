@@ -46,7 +46,6 @@ class WalletAdjustmentAdmin(CustomerColumn, ReadOnlyAdmin):
         "kind",
         "status_badge",
         "asked_amount",
-        "posted_amount_text",
         "reason",
         "asked_by",
         "decided_by",

@@ -42,7 +42,7 @@ def customer_figures(customer: Customer) -> list[Figure]:
             tone="danger" if available <= 0 else "",
         ),
         Figure("Credit limit", amount_text(wallet.credit_limit), "how far below zero"),
-        Figure("Debt", amount_text(debt), "usage that no grant has paid", tone="danger" if debt else ""),
+        Figure("Debt", amount_text(debt), "what no credit has paid", tone="danger" if debt else ""),
     ]
 
 
