@@ -3,7 +3,8 @@
 More to pay is charged as usage is. Money back cures debt first. What is left goes back to the grants that had paid, the
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
-that no more comes back than was used, and revenue and promotional usage are reversed by what had paid.
+that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What had been
+written off is taken up again first (billing.write_offs): nobody had paid it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import ledger
+from billing import ledger, write_offs
 from billing.credits import debts
 from billing.models import Account, Grant, Transfer
 from relayadmin.db import copy_rows, number_array, server_cursor
@@ -94,23 +95,38 @@ def _give_back(
     at: datetime,
 ) -> dict[_Key, int]:
     lowered = [change for change in changes if change.difference < 0 and (change.customer_id, change.period) in amounts]
-    owed = debts([wallets[customer_id] for customer_id in {customer_id for customer_id, _ in amounts}])
-    uses = _uses_of({(change.customer_id, number) for change in lowered for number in change.charged_by})
-    given: list[_Returns] = []
-    for (customer_id, period), amount in amounts.items():
-        cured = min(amount, owed[customer_id])
-        owed[customer_id] = EXACT.subtract(owed[customer_id], cured)
-        returns = _Returns(customer_id, period, amount, cured)
-        of_period = [change for change in lowered if (change.customer_id, change.period) == (customer_id, period)]
-        _choose(returns, of_period, uses)
-        given.append(returns)
+    given, unpaid = _plan(amounts, lowered, wallets)
+    if unpaid:
+        write_offs.take_up(unpaid, wallets=wallets, job=job, at=at)
+        given, unpaid = _plan(amounts, lowered, wallets)
+        assert not unpaid, "what was taken up again is debt or was paid by a grant"
     numbers = ledger.post([_posting(returns, job, reason) for returns in given], wallets=wallets, at=at)
     _save(list(zip(numbers, given, strict=True)))
     return dict(zip(amounts, numbers, strict=True))
 
 
-def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> None:
-    """Decide which uses are undone for what no debt has swallowed."""
+def _plan(
+    amounts: Mapping[_Key, Decimal], lowered: Sequence[Change], wallets: Mapping[int, ledger.LockedWallet]
+) -> tuple[list[_Returns], dict[int, Decimal]]:
+    """What goes back to which grants; and by customer, what neither debt nor a use of a grant accounts for (USD)."""
+    owed = debts([wallets[customer_id] for customer_id in {customer_id for customer_id, _ in amounts}])
+    uses = _uses_of({(change.customer_id, number) for change in lowered for number in change.charged_by})
+    given: list[_Returns] = []
+    unpaid: dict[int, Decimal] = {}
+    for (customer_id, period), amount in amounts.items():
+        cured = min(amount, owed[customer_id])
+        owed[customer_id] = EXACT.subtract(owed[customer_id], cured)
+        returns = _Returns(customer_id, period, amount, cured)
+        of_period = [change for change in lowered if (change.customer_id, change.period) == (customer_id, period)]
+        rest = _choose(returns, of_period, uses)
+        if rest:
+            unpaid[customer_id] = EXACT.add(unpaid.get(customer_id, ZERO), rest)
+        given.append(returns)
+    return given, unpaid
+
+
+def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> Decimal:
+    """Decide which uses are undone for what no debt has swallowed; returns what no grant has paid."""
     rest = EXACT.subtract(returns.amount, returns.cured)
     # Events that the same transfers charged are one.
     wanted: dict[tuple[int, ...], Decimal] = {}
@@ -127,7 +143,7 @@ def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, 
             rest = EXACT.subtract(rest, _take(returns, use, rest))
             if not rest:
                 break
-    assert not rest, f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid"
+    return rest
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:
@@ -146,6 +162,8 @@ SELECT u.customer_id, u.transfer_id, u.grant_id, g.kind, u.amount - coalesce((
     SELECT sum(r.amount) FROM billing_grantreturn r
     WHERE r.customer_id = u.customer_id AND r.used_by_id = u.transfer_id AND r.grant_id = u.grant_id
 ), 0)"""
+# Other transfers use grants too, but not for usage: debits by hand, closings.
+_FOR_USAGE = "{usage,adjustment,grant,write_off}"
 _LAST_BURNT_FIRST = "u.transfer_id DESC, g.priority DESC, g.expires_at DESC NULLS FIRST, g.id DESC"
 
 
@@ -168,14 +186,16 @@ def _uses_of(transfers: set[tuple[int, int]]) -> dict[tuple[int, int], list[_Use
 
 
 def _newest_uses(customer_id: int, known: dict[tuple[int, int], list[_Use]]) -> Iterator[_Use]:
-    """All of a customer's uses of grants, newest first, in pages; those looked at before as they stand now."""
+    """All of a customer's uses of grants for usage, newest first, in pages; those looked at before as they stand."""
     before = 2**63 - 1
     while True:
         with server_cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT transfer_id FROM billing_grantuse WHERE customer_id = %s AND transfer_id < %s"
-                " ORDER BY transfer_id DESC LIMIT %s",
-                [customer_id, before, _PAGE],
+                "SELECT DISTINCT u.transfer_id FROM billing_grantuse u"
+                " JOIN billing_transfer t ON t.customer_id = u.customer_id AND t.id = u.transfer_id"
+                " WHERE u.customer_id = %s AND u.transfer_id < %s AND t.kind = ANY (%s::text[])"
+                " ORDER BY u.transfer_id DESC LIMIT %s",
+                [customer_id, before, _FOR_USAGE, _PAGE],
                 binary=True,
             )
             page = [row[0] for row in cursor.fetchall()]

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import ledger
+from billing import debt_parts, ledger
 from billing.models import Account, Grant, GrantUse, Transfer
 from relayadmin.db import in_transaction, number_array, server_cursor
 from relayadmin.money import EXACT, ZERO
@@ -51,8 +51,11 @@ def grant(
     at: datetime,
     actor: str = "",
     expires_at: datetime | None = None,
+    source: Account | None = None,
 ) -> Granted:
     """Put money in a wallet, once per key; debt is filled first. Amount in USD.
+
+    It comes from the account of its kind unless `source` names another.
 
     Raises InvalidGrant, GrantKeyConflict (same key, other grant), ledger.UnknownCustomer.
     """
@@ -66,10 +69,12 @@ def grant(
             return _made_before(transfer, amount=amount, kind=kind, reference=reference, expires_at=expires_at)
         debt = debts([wallet])[customer_id]
         covered = min(amount, debt)
-        entries = [(Account.WALLET.value, amount), (_SOURCES[Grant.Kind(kind)].value, -amount)]
+        entries = [(Account.WALLET.value, amount), ((source or _SOURCES[Grant.Kind(kind)]).value, -amount)]
         if covered and kind != Grant.Kind.PAID:
             # Usage that stood as debt was posted as revenue; now promotional credit has paid for it.
-            entries += [(Account.REVENUE.value, -covered), (Account.PROMOTIONAL_USAGE.value, covered)]
+            used = min(covered, debt_parts.of_usage(wallet, debt))
+            if used:
+                entries += [(Account.REVENUE.value, -used), (Account.PROMOTIONAL_USAGE.value, used)]
         posting = ledger.Posting(
             customer_id, Transfer.Kind.GRANT.value, key, entries, reason=reason, document=reference, actor=actor
         )

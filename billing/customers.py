@@ -49,3 +49,8 @@ def create_access_token(
 def revoke_access_token(*, access_token_id: int, at: datetime) -> None:
     """Revoke an access token, effective at the next request; a second time changes nothing."""
     AccessToken.objects.filter(pk=access_token_id, revoked_at=None).update(revoked_at=at)
+
+
+def revoke_all_access_tokens(*, customer_id: int, at: datetime) -> int:
+    """Revoke all of a customer's access tokens; returns how many were not revoked before."""
+    return AccessToken.objects.filter(customer_id=customer_id, revoked_at=None).update(revoked_at=at)

@@ -93,6 +93,38 @@ FROM adjusted a FULL JOIN returned r USING (customer_id, id) CROSS JOIN LATERAL 
 WHERE d.expected <> d.found ORDER BY customer_id, id"""
 
 
+def _by_hand_sql(*, full: bool) -> str:
+    """What debits by hand, closings and write-offs used of grants: all there was up to their amount, the rest is debt.
+
+    Who has debt has no credit left, so the balance before, if above zero, is what grants could pay.
+    """
+    return f"""{SINCE}, moved AS (
+    SELECT t.customer_id, t.id, a.amount, a.balance_after - a.amount AS balance_before
+    FROM (
+        SELECT e.customer_id, e.id
+        FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
+            AND e.kind IN ('manual', 'closing', 'write_off')
+    ) t CROSS JOIN LATERAL (
+        SELECT sum(amount) AS amount, sum(balance_after) AS balance_after FROM billing_entry e
+        WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16 AND e.account = 'wallet'
+    ) a
+)
+SELECT m.customer_id, d.what, m.id, true, d.expected, d.found FROM moved m LEFT JOIN LATERAL (
+    SELECT sum(u.amount) AS amount FROM billing_grantuse u WHERE u.customer_id = m.customer_id AND u.transfer_id = m.id
+) u ON true CROSS JOIN LATERAL (VALUES
+    ('used of grants by {{tr}}', least(greatest(-m.amount, 0), greatest(m.balance_before, 0)), coalesce(u.amount, 0)),
+    ('written off by {{tr}}, at most the debt', least(greatest(m.amount, 0), greatest(-m.balance_before, 0)),
+     greatest(m.amount, 0))
+) d (what, expected, found)
+WHERE d.expected <> d.found ORDER BY m.customer_id, m.id"""
+
+
 def grant_checks(*, full: bool) -> tuple[str, ...]:
     """The statements to run, for billing.checks.differences."""
-    return (_CREDIT, _USES if full else _USES_SINCE, _returns_sql(full=full), _accounts_sql(full=full))
+    return (
+        _CREDIT,
+        _USES if full else _USES_SINCE,
+        _returns_sql(full=full),
+        _accounts_sql(full=full),
+        _by_hand_sql(full=full),
+    )

@@ -230,6 +230,15 @@ def save_held(wallets: Iterable[LockedWallet]) -> None:
         )
 
 
+def save_credit_limit(wallet: LockedWallet) -> None:
+    """Write a locked wallet's credit limit."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_wallet SET credit_limit = %s WHERE customer_id = %s",
+            [wallet.credit_limit, wallet.customer_id],
+        )
+
+
 def close_period(wallet: LockedWallet, period: date) -> None:
     """Mark a locked wallet as closed through this billing period; later usage is billed in the next one."""
     assert wallet.closed_through is None or wallet.closed_through < period, "a period closes once"

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import holds, idempotent_answers, jobs, spending
+from billing import holds, idempotent_answers, jobs, spending, suspension
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
@@ -25,6 +25,19 @@ def expire_holds() -> dict[str, Any] | None:
             outcome.result = {"expired": before + expired}
 
     return jobs.run_alone("billing.expire_holds", work, at=at)
+
+
+@shared_task(name="billing.apply_debt_policy")
+def apply_debt_policy() -> dict[str, Any] | None:
+    """Suspend who owes more than the operator allows, resume who has paid."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        policed = suspension.apply_debt_policy(at=at)
+        if policed.suspended or policed.resumed:
+            outcome.result = {"suspended": policed.suspended, "resumed": policed.resumed}
+
+    return jobs.run_alone("billing.apply_debt_policy", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

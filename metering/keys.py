@@ -142,6 +142,11 @@ def revoke_api_key(*, api_key_id: int, at: datetime) -> None:
     ApiKey.objects.filter(pk=api_key_id, revoked_at=None).update(revoked_at=at)
 
 
+def revoke_all_api_keys(*, customer_id: int, at: datetime) -> int:
+    """Revoke all of a customer's keys; returns how many were not revoked before."""
+    return ApiKey.objects.filter(customer_id=customer_id, revoked_at=None).update(revoked_at=at)
+
+
 def create_relay_token(*, name: str, scopes: Sequence[str] = RELAY_SCOPES) -> tuple[RelayToken, str]:
     """Create a relay token; returns it with its secret `rl_…`. Raises InvalidKey."""
     name = name.strip()

@@ -46,13 +46,13 @@ def watch_what_waits() -> dict[str, Any] | None:
 
 @shared_task(name="metering.promote_customers")
 def promote_customers() -> dict[str, Any] | None:
-    """Give customers the usage tier that their top-ups reach."""
+    """Give customers the usage tier that their top-ups reach, and its limit of spend per month."""
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:
-        promoted = tiers.promote(at=at)
-        if promoted:
-            outcome.result = {"promoted": promoted}
+        promoted, limited = tiers.promote(at=at), tiers.limit_spend(at=at)
+        if promoted or limited:
+            outcome.result = {"promoted": promoted, "limited": limited}
 
     return jobs.run_alone("metering.promote_customers", work, at=at)
 

@@ -4,9 +4,11 @@ import logging
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Q, Sum
+from django.db.models import Sum
 
-from billing.models import Grant
+from billing.models import Grant, SpendLimit
+from billing.models.spending import Span
+from metering import spend
 from metering.models import CustomerTier, UsageTier
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import ZERO
@@ -55,9 +57,9 @@ def load_sample() -> int:
                     top_ups_from=top_ups,
                     requests_per_minute=requests,
                     tokens_per_minute=tokens,
-                    spend_per_month=spend,
+                    spend_per_month=per_month,
                 )
-                for name, top_ups, requests, tokens, spend in SAMPLE
+                for name, top_ups, requests, tokens, per_month in SAMPLE
             ],
             ignore_conflicts=True,
         )
@@ -119,7 +121,32 @@ def next_tier(customer_id: int) -> UsageTier | None:
     return UsageTier.objects.filter(is_on=True, top_ups_from__gt=top_ups_of(customer_id)).first()
 
 
-def monthly_spend_limit(customer_id: int) -> Decimal | None:
-    """What the customer's tier lets it spend in a month, in USD; None without a tier, a limit, or if it is off."""
-    has = CustomerTier.objects.filter(Q(customer_id=customer_id), Q(tier__is_on=True)).select_related("tier").first()
-    return None if has is None or has.tier is None else has.tier.spend_per_month
+# Customers whose tier's spend per month is not the limit that they have.
+_OTHER_LIMIT = f"""
+SELECT c.id, t.spend_per_month FROM billing_customer c
+LEFT JOIN metering_customertier m ON m.customer_id = c.id
+LEFT JOIN metering_usagetier t ON t.id = m.tier_id AND t.is_on
+LEFT JOIN billing_spendlimit l ON l.customer_id = c.id AND l.owner = '{SpendLimit.Owner.TIER}'
+WHERE NOT c.is_house AND t.spend_per_month IS DISTINCT FROM l.amount::numeric
+ORDER BY c.id LIMIT %s"""
+_LIMITED_AT_ONCE = 1_000
+
+
+def limit_spend(*, at: datetime) -> int:
+    """Make each tier's spend per month a limit of its customers, a wallet at a time; returns how many changed.
+
+    At most a thousand: the next run goes on.
+    """
+    with server_cursor() as cursor:
+        cursor.execute(_OTHER_LIMIT, [_LIMITED_AT_ONCE])
+        other = cursor.fetchall()
+    for customer_id, amount in other:
+        spend.replace_limits(
+            customer_id,
+            [] if amount is None else [spend.Limit(Span.MONTH, amount)],
+            owner=SpendLimit.Owner.TIER,
+            api_key_id=None,
+            actor="",
+            at=at,
+        )
+    return len(other)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import connection
-from django.db.models import Q, Sum
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
@@ -17,7 +17,7 @@ from django_celery_beat.models import PeriodicTask
 from billing.admin import alarms, html
 from billing.admin.base import MOST_ROWS, Figure, Panel
 from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
-from billing.models import Customer, JobRun, Wallet
+from billing.models import Customer, JobRun, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
 from metering.admin import waiting_panel
 from metering.models import (
@@ -49,6 +49,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Holds", "billing.Hold", "hourglass_top"),
             ("Spend limits", "billing.SpendLimit", "speed"),
             ("Spend counters", "billing.SpendCounter", "data_usage"),
+            ("Adjustments by hand", "billing.WalletAdjustment", "exposure"),
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),
@@ -98,6 +99,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Customers' tiers", "metering.CustomerTier", "stairs"),
             ("Memberships", "billing.Membership", "badge"),
             ("Access tokens", "billing.AccessToken", "token"),
+            ("Account changes", "billing.AccountChange", "manage_history"),
             ("Users", "auth.User", "person"),
             ("Groups", "auth.Group", "group"),
         ),
@@ -224,6 +226,7 @@ def _money_figures() -> list[Figure]:
         credit=Sum("balance", filter=Q(balance__gt=0)),
         debt=Sum("balance", filter=Q(balance__lt=0)),
         held=Sum("held"),
+        owing=Count("pk", filter=Q(balance__lt=0)),
     )
     customers = Customer.objects.exclude(is_house=True).count()
     wallets = html.list_url(Wallet)
@@ -231,7 +234,13 @@ def _money_figures() -> list[Figure]:
     return [
         Figure("Customers", f"{customers:,}", url=html.list_url(Customer)),
         Figure("Credit outstanding", amount_text(sums["credit"] or ZERO), "USD, balances above zero", wallets),
-        Figure("Debt", amount_text(debt), "USD, balances below zero", f"{wallets}?o=3", "danger" if debt else ""),
+        Figure(
+            "Debt",
+            amount_text(debt),
+            f"USD, owed by {sums['owing']:,} customer{'' if sums['owing'] == 1 else 's'}",
+            html.list_url(Wallet, "debt=yes&o=3"),
+            "danger" if debt else "",
+        ),
         Figure("Held", amount_text(sums["held"] or ZERO), "USD, for requests that run now", f"{wallets}?o=-4"),
     ]
 
@@ -315,6 +324,10 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
             count = model.objects.filter(resolved_at=None).order_by()[:MOST_ROWS].count()
             more = "+" if count == MOST_ROWS else ""
             figures.append(Figure(title, f"{count:,}{more}", hint, html.list_url(model), tone if count else ""))
+    if may_see(request, "billing.WalletAdjustment"):
+        asked = WalletAdjustment.objects.filter(status=WalletAdjustment.Status.PENDING).count()
+        url = html.list_url(WalletAdjustment, "status__exact=pending")
+        figures.append(Figure("Adjustments", f"{asked:,}", "wait for a second person", url, "warning" if asked else ""))
     if may_see(request, "metering.PriceImport"):
         pending = PriceImport.objects.filter(status=PriceImport.Status.PENDING).count()
         url = html.list_url(PriceImport, "status__exact=pending")

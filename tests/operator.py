@@ -12,6 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from billing import credit_lines
 from billing.models import (
     Alarm,
     Customer,
@@ -22,6 +23,7 @@ from billing.models import (
     JobRun,
     Membership,
     SpendLimit,
+    WalletAdjustment,
 )
 from billing.models.spending import Span
 from metering import spend, tiers
@@ -109,6 +111,17 @@ def fill(payer: Payer | None = None) -> Payer:
     JobRun.objects.create(job="metering.close_last_month", started_at=now)
     Alarm.objects.create(kind="test.kind", message="It waits.", count=1, first_seen=now, last_seen=now)
     IdempotentAnswer.objects.create(customer=customer, key="k", digest=b"d", status=201, body={"key": None})
+    credit_lines.set_credit_limit(customer_id=customer.pk, limit=Decimal(5), reason="contract", actor="grace", at=now)
+    WalletAdjustment.objects.create(
+        customer=customer,
+        kind="goodwill",
+        amount=Decimal(500),
+        reason="outage",
+        key="k",
+        needs_second_person=True,
+        asked_by="grace",
+        asked_at=now,
+    )
     Membership.objects.create(customer=customer, user=make_staff())
     plan = Plan.objects.create(name="markup", multiplier=Decimal("1.2"))
     CustomerPlan.objects.create(customer=customer, plan=plan)

@@ -4,9 +4,21 @@ from decimal import Decimal
 
 from django.db.models import Sum
 
+from billing import queries
 from billing.admin import html
 from billing.admin.base import Figure, Panel
-from billing.models import Account, Customer, Entry, Grant, Hold, Invoice, Transfer, Wallet
+from billing.models import (
+    Account,
+    AccountChange,
+    Customer,
+    Entry,
+    Grant,
+    Hold,
+    Invoice,
+    Transfer,
+    Wallet,
+    WalletAdjustment,
+)
 from relayadmin.money import ZERO, amount_text
 
 ROWS = 10
@@ -30,18 +42,40 @@ def customer_figures(customer: Customer) -> list[Figure]:
             tone="danger" if available <= 0 else "",
         ),
         Figure("Credit limit", amount_text(wallet.credit_limit), "how far below zero"),
-        Figure("Debt", amount_text(debt), "usage that no grant has paid", tone="danger" if debt else ""),
+        Figure("Debt", amount_text(debt), "what no credit has paid", tone="danger" if debt else ""),
     ]
 
 
 def customer_panels(customer: Customer) -> list[Panel]:
     of_customer = f"customer__id__exact={customer.pk}"
+    debt = _debt(customer)
     return [
+        *([debt] if debt else []),
         _grants(customer, of_customer),
         _transfers(customer, of_customer),
         _invoices(customer, of_customer),
         _holds(customer, of_customer),
+        _adjustments(customer, of_customer),
+        _changes(customer, of_customer),
     ]
+
+
+def _debt(customer: Customer) -> Panel | None:
+    """A line for who owes something; None for who owes nothing."""
+    wallet = Wallet.objects.filter(pk=customer.pk, balance__lt=0).first()
+    if wallet is None:
+        return None
+    since = queries.owing_since(customer.pk)
+    stops = wallet.balance - wallet.held + wallet.credit_limit <= 0
+    return Panel(
+        title="In debt",
+        headers=(),
+        rows=(),
+        body=f"{amount_text(-wallet.balance)} USD are owed since {html.moment(since)} UTC. "
+        + ("The keys are stopped: nothing fits any more. " if stops else "It is within the credit limit. ")
+        + "The next payment goes there first.",
+        tone="danger" if stops else "",
+    )
 
 
 def _grants(customer: Customer, of_customer: str) -> Panel:
@@ -140,4 +174,50 @@ def _holds(customer: Customer, of_customer: str) -> Panel:
         numbers=frozenset({2, 3}),
         empty="No request is running.",
         url=html.list_url(Hold, of_customer),
+    )
+
+
+def _adjustments(customer: Customer, of_customer: str) -> Panel:
+    rows = WalletAdjustment.objects.filter(customer_id=customer.pk)[:ROWS]
+    return Panel(
+        title="Adjustments by hand",
+        headers=("Adjustment", "Kind", "Status", "Amount", "Reason", "Asked by", "Decided by", "Asked at"),
+        rows=[
+            (
+                html.link(html.object_url(WalletAdjustment, row.pk), row.public_id),
+                row.get_kind_display(),
+                row.get_status_display(),
+                html.amount(row.amount if row.posted_amount is None else row.posted_amount),
+                row.reason,
+                row.asked_by,
+                row.decided_by or html.NOTHING,
+                html.moment(row.asked_at),
+            )
+            for row in rows
+        ],
+        numbers=frozenset({3}),
+        empty="Nothing was adjusted by hand.",
+        url=html.list_url(WalletAdjustment, of_customer),
+    )
+
+
+def _changes(customer: Customer, of_customer: str) -> Panel:
+    rows = AccountChange.objects.filter(customer_id=customer.pk)[:ROWS]
+    return Panel(
+        title="Changes of the account",
+        headers=("What", "Because of", "Before", "After", "Reason", "By", "At"),
+        rows=[
+            (
+                html.link(html.object_url(AccountChange, row.pk), row.get_kind_display()),
+                row.get_cause_display() or html.NOTHING,
+                row.before,
+                row.after,
+                row.reason,
+                row.actor,
+                html.moment(row.created_at),
+            )
+            for row in rows
+        ],
+        empty="No credit limit was set; it was never suspended or closed.",
+        url=html.list_url(AccountChange, of_customer),
     )

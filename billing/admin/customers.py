@@ -11,9 +11,10 @@ from unfold.decorators import action, display
 
 from billing import customers
 from billing.admin import html
+from billing.admin.account_actions import AccountActions
 from billing.admin.base import Figure, OperatorAdmin, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures, customer_panels
-from billing.admin.filters import CustomerFilter
+from billing.admin.filters import CustomerFilter, DebtFilter
 from billing.admin.granting import GrantForm
 from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from billing.models import AccessToken, Customer, IdempotentAnswer, Membership
@@ -30,7 +31,7 @@ class MembershipInline(TabularInline):
 
 
 @admin.register(Customer)
-class CustomerAdmin(OperatorAdmin):
+class CustomerAdmin(AccountActions):
     list_display = (
         "name",
         "public_id",
@@ -41,14 +42,18 @@ class CustomerAdmin(OperatorAdmin):
         "available_amount",
         "created_at",
     )
-    list_filter = ("status", "created_at")
+    list_filter = ("status", DebtFilter, "created_at")
     list_select_related = ("wallet",)
     search_fields = ("name", "public_id__exact", "email", "id__exact")
     search_help_text = "Name, cus_… id or mail address"
-    fields = ("name", "email", "status", "public_id", "created_at")
-    readonly_fields = ("public_id", "created_at")
+    fields = ("name", "email", "status_badge", "public_id", "created_at")
+    readonly_fields = ("status_badge", "public_id", "created_at")
     inlines = [MembershipInline]
-    actions_detail: Any = ("grant_credit",)
+    actions_detail: Any = (
+        "grant_credit",
+        "statement",
+        {"title": "Account", "icon": "manage_accounts", "items": list(AccountActions.account_actions)},
+    )
     actions_row = ("grant_credit",)
     more_panels = []
 
@@ -69,9 +74,6 @@ class CustomerAdmin(OperatorAdmin):
             super().save_model(request, obj, form, change)
             return
         made = customers.create_customer(name=obj.name, email=obj.email)
-        if obj.status != made.status:
-            made.status = obj.status
-            made.save(update_fields=["status"])
         obj.__dict__.update(made.__dict__)
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:

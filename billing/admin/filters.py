@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter, RangeDateFilter
+
+from billing.models import Wallet
 
 CustomerFilter = ("customer", AutocompleteSelectFilter)
 
@@ -51,6 +53,25 @@ class NamedFilter(DropdownFilter):
         if value not in {str(choice) for choice, _ in self.lookup_choices}:
             return queryset
         return queryset.filter(**{self.column: value})
+
+
+class DebtFilter(DropdownFilter):
+    """Who owes something: customers, or their wallets."""
+
+    title = "debt"
+    parameter_name = "debt"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "In debt"), ("beyond", "Beyond the credit limit")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wallet = "" if queryset.model is Wallet else "wallet__"
+        match self.value():
+            case "yes":
+                return queryset.filter(**{f"{wallet}balance__lt": 0})
+            case "beyond":
+                return queryset.filter(**{f"{wallet}balance__lt": -F(f"{wallet}credit_limit")})
+        return queryset
 
 
 class PeriodFilter(NamedFilter):

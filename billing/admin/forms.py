@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from relayadmin.money import InvalidAmount, parse_amount
+from relayadmin.money import InvalidAmount, amount_text, parse_amount
 
 
 class LinesField(forms.CharField):
@@ -47,6 +47,9 @@ class AmountFormField(forms.CharField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widget.attrs.update({"inputmode": "decimal", "placeholder": "50.00", "autocomplete": "off"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return amount_text(value) if isinstance(value, Decimal) else value
 
     def clean(self, value: Any) -> Decimal | None:
         text = super().clean(value)

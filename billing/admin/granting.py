@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import credits
+from billing import credits, manual
 from billing.admin.forms import AmountFormField, MomentField
 from billing.models import Customer, Grant
 
@@ -50,6 +50,9 @@ class GrantForm(forms.Form):
     def grant(self, request: HttpRequest, customer: Customer) -> credits.Granted | None:
         """Grant what the valid form says; None with errors on the form if it is refused."""
         told = self.cleaned_data
+        if manual.needs_second_person(told["amount"]):
+            self.add_error("amount", "So much needs a second person: ask for it with “Adjust” on the customer's page.")
+            return None
         try:
             return credits.grant(
                 customer_id=customer.pk,

@@ -12,7 +12,7 @@ from unfold.decorators import display
 from billing.admin import html
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures
-from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
+from billing.admin.filters import CustomerFilter, DaysFilter, DebtFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
 from billing.models import Account, Customer, Entry, Grant, GrantReturn, GrantUse, Hold, Transfer, Wallet
 from relayadmin import ids
@@ -42,7 +42,7 @@ class WalletAdmin(CustomerColumn, ReadOnlyAdmin):
         "version",
         "closed_through",
     )
-    list_filter = (CustomerFilter, "closed_through")
+    list_filter = (CustomerFilter, DebtFilter, "closed_through")
     list_select_related = ("customer",)
     search_fields = ("customer__name", "customer__public_id__exact")
     search_help_text = "Customer's name or cus_… id"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -13,13 +14,41 @@ from unfold.decorators import display
 from billing.admin import html
 from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
 from billing.admin.filters import DaysFilter, NamedFilter
+from billing.admin.forms import AmountFormField
 from billing.models import JobRun, OperatorSettings
 
 RUN_TONES = {"done": "success", "running or killed": "warning", "failed": "danger"}
 
 
+class OperatorSettingsForm(forms.ModelForm):
+    second_person_above = AmountFormField(
+        label="Second person above (USD)",
+        required=False,
+        max_length=40,
+        help_text="Credits, debits and write-offs by hand above this wait for a second person. Empty: never.",
+    )
+    suspend_debt_above = AmountFormField(
+        label="Suspend debt above (USD)",
+        required=False,
+        max_length=40,
+        help_text="Who owes more than this beyond the credit limit is suspended until it is paid. Empty: never.",
+    )
+
+    class Meta:
+        model = OperatorSettings
+        fields = "__all__"  # noqa: DJ007
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        for name in ("second_person_above", "suspend_debt_above"):
+            if cleaned.get(name) is not None and cleaned[name] < 0:
+                self.add_error(name, "It must not be below zero.")
+        return cleaned
+
+
 @admin.register(OperatorSettings)
 class OperatorSettingsAdmin(OperatorAdmin):
+    form = OperatorSettingsForm
     list_display = ("name", "timezone", "closing_grace_hours")
     # What is to be started once the time zone has changed; other apps add to it when their admin module is imported.
     after_timezone: ClassVar[list[Callable[[], object]]] = []

@@ -25,7 +25,8 @@ class BalanceSerializer(serializers.Serializer[Any]):
     balance = Amount(help_text="Credit less usage; below zero is debt.")
     held = Amount(help_text="Reserved for requests that run now.")
     available = Amount(help_text="balance − held + credit_limit: what new requests may reserve.")
-    credit_limit = Amount()
+    credit_limit = Amount(help_text="How far below zero the balance may go.")
+    debt = Amount(help_text="Usage and charges that no credit has paid yet; the next payment pays them first.")
     currency = serializers.SerializerMethodField()
     grants = GrantSerializer(many=True, help_text="Credit that is left, in the order in which it is used.")
 
@@ -42,6 +43,8 @@ class TransferSerializer(serializers.Serializer[Any]):
     period = Month(allow_null=True, help_text="The billing month of usage.")
     reason = serializers.CharField()
     document = serializers.CharField(help_text="The reference of what is behind it, such as a bank transfer's number.")
+    grant = serializers.CharField(allow_null=True, help_text="gr_…: the credit that it brought.")
+    invoice = serializers.CharField(allow_null=True, help_text="inv_…: the invoice that its usage stands on.")
     created_at = Moment()
 
 

@@ -6,9 +6,12 @@ from rest_framework.response import Response
 
 from billing import queries
 from billing.api.base import CustomerView, not_found
-from billing.api.openapi import PAGING, answers, page_of
+from billing.api.fields import choice_param, hour_param
+from billing.api.openapi import HOURS, PAGING, answers, page_of, query
 from billing.api.pagination import ById, read_page
 from billing.api.serializers import BalanceSerializer, InvoiceSerializer, TransferSerializer
+from billing.models import Transfer
+from relayadmin.errors import invalid_request
 
 
 class BalanceView(CustomerView):
@@ -22,20 +25,32 @@ class TransfersView(CustomerView):
     @extend_schema(
         operation_id="listTransfers",
         tags=["money"],
-        parameters=PAGING,
+        parameters=[*PAGING, *HOURS, query("kind", "Only transfers of this kind.", enum=Transfer.Kind.values)],
         responses=answers(page_of(TransferSerializer), 400),
     )
     def get(self, request: Request) -> Response:
         """The wallet's statement: every transfer with the balance after it, newest first."""
         page = read_page(request, ById)
         rows = queries.statement(
-            customer_id=self.customer.pk, before_version=page.after.id if page.after else None, limit=page.fetch
+            customer_id=self.customer.pk,
+            before_version=page.after.id if page.after else None,
+            limit=page.fetch,
+            only=_statement_filter(request),
         )
         return Response(
             page.body(
                 rows, key=lambda row: ById(row.version), show=lambda shown: TransferSerializer(shown, many=True).data
             )
         )
+
+
+def _statement_filter(request: Request) -> queries.StatementFilter:
+    start, end = hour_param(request, "start"), hour_param(request, "end")
+    if start is not None and end is not None and end <= start:
+        raise invalid_request("end must be after start.", "end")
+    kinds = tuple(Transfer.Kind.values)
+    kind = choice_param(request, "kind", kinds, "") if "kind" in request.query_params else None
+    return queries.StatementFilter(start, end, kind)
 
 
 class InvoicesView(CustomerView):

@@ -1,3 +1,4 @@
+from billing.models.accounts import AccountChange, WalletAdjustment
 from billing.models.credits import Grant, GrantReturn, GrantUse
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
@@ -10,6 +11,7 @@ from billing.models.verification import VerifiedWallet
 __all__ = [
     "AccessToken",
     "Account",
+    "AccountChange",
     "Alarm",
     "Customer",
     "Entry",
@@ -29,4 +31,5 @@ __all__ = [
     "Transfer",
     "VerifiedWallet",
     "Wallet",
+    "WalletAdjustment",
 ]

@@ -28,6 +28,7 @@ class Account(models.TextChoices):
     TAX = "tax", "Tax"
     WRITE_OFFS = "write_offs", "Write-offs"
     ROUNDING = "rounding", "Rounding"
+    OTHER_REVENUE = "other_revenue", "Other revenue (charged by hand)"
 
 
 class Wallet(models.Model):
@@ -65,6 +66,9 @@ class Transfer(HotModel):
         USAGE = "usage"
         GRANT = "grant"
         ADJUSTMENT = "adjustment"
+        MANUAL = "manual"
+        WRITE_OFF = "write_off", "Write-off"
+        CLOSING = "closing"
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)

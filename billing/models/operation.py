@@ -5,6 +5,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from relayadmin.db import AmountField
+
 
 def check_timezone(name: str) -> None:
     if name not in available_timezones():
@@ -33,10 +35,28 @@ class OperatorSettings(models.Model):
     alarm_email = models.EmailField(
         blank=True, help_text="Told once of each alarm that opens, if EMAIL_URL is set; empty: Django's ADMINS."
     )
+    second_person_above: Any = AmountField(
+        null=True,
+        blank=True,
+        help_text="Credits, debits and write-offs by hand above this (USD) wait for a second person; empty: never.",
+    )
+    suspend_debt_above: Any = AmountField(
+        null=True,
+        blank=True,
+        help_text="Customers who owe more than this (USD) beyond their credit limit are suspended until they have paid;"
+        " empty: never.",
+    )
 
     class Meta:
         verbose_name = verbose_name_plural = "operator settings"
-        constraints = (models.CheckConstraint(condition=models.Q(id=1), name="one_row_of_operator_settings"),)
+        constraints = (
+            models.CheckConstraint(condition=models.Q(id=1), name="one_row_of_operator_settings"),
+            models.CheckConstraint(
+                condition=(models.Q(second_person_above=None) | models.Q(second_person_above__gte=0))
+                & (models.Q(suspend_debt_above=None) | models.Q(suspend_debt_above__gte=0)),
+                name="operator_thresholds_not_negative",
+            ),
+        )
 
     def __str__(self) -> str:
         return "Operator settings"

@@ -3,6 +3,7 @@
 from metering.admin import (
     adjustments,
     catalog,
+    closing,
     keys,
     on_customers,
     plans,
@@ -19,6 +20,7 @@ from metering.admin import (
 __all__ = [
     "adjustments",
     "catalog",
+    "closing",
     "keys",
     "on_customers",
     "plans",

@@ -18,6 +18,7 @@ from billing.admin.operation import OperatorSettingsAdmin
 from billing.models import SpendCounter, SpendLimit
 from metering import spend
 from metering.admin import spend_limit_panels as panels
+from metering.admin.closing import ClosableCustomerAdmin
 from metering.admin.spend_limit_form import set_spend_limits
 from metering.tasks import count_spend_anew
 from relayadmin.money import EXACT, amount_text
@@ -182,8 +183,12 @@ class SpendCounterAdmin(CustomerColumn, HotModelAdmin):
 
 
 CustomerAdmin.more_panels.insert(0, panels.customers_panel)
-CustomerAdmin.set_spend_limits = set_spend_limits
-CustomerAdmin.actions_detail = (*CustomerAdmin.actions_detail, "set_spend_limits")
+ClosableCustomerAdmin.set_spend_limits = set_spend_limits
+ClosableCustomerAdmin.actions_detail = (
+    *ClosableCustomerAdmin.actions_detail[:-1],
+    "set_spend_limits",
+    ClosableCustomerAdmin.actions_detail[-1],
+)
 HoldAdmin.scope_names += [panels.name_of_key]
 # Which application the task belongs to is settled only when it is called.
 OperatorSettingsAdmin.after_timezone += [lambda: count_spend_anew.delay()]

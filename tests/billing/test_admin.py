@@ -76,10 +76,10 @@ def test_access_tokens_are_revoked_from_the_list_by_who_may_change_them() -> Non
 
 
 def test_a_new_customer_gets_its_wallet(operator: Client) -> None:
-    answer = operator.post(page(Customer, "add"), {"name": "Ada", "email": "ada@example.com", "status": "suspended"})
+    answer = operator.post(page(Customer, "add"), {"name": "Ada", "email": "ada@example.com"})
     assert answer.status_code == 302
     customer = Customer.objects.get(name="Ada")
-    assert customer.status == "suspended"
+    assert customer.status == "active"
     assert Wallet.objects.get(customer=customer).balance == 0
 
 

@@ -49,6 +49,7 @@ def test_the_balance_shows_what_is_held_and_what_is_available() -> None:
         "held": "0.011100",
         "available": "54.959650",
         "credit_limit": "5.000000",
+        "debt": "0.000000",
         "currency": "USD",
     }
     assert [(grant["kind"], grant["amount"], grant["remaining"]) for grant in grants] == [
@@ -100,6 +101,59 @@ def test_the_statement_is_paged_without_gaps_while_it_grows() -> None:
     assert (third["has_more"], third["next_cursor"]) == (False, None)
     balances = [row["balance_after"] for page in (first, second, third) for row in page["data"]]
     assert balances == [f"{balance}.000000" for balance in (54, 53, 52, 51, 50)]
+
+
+def test_debt_is_told_and_the_next_payment_goes_there_first() -> None:
+    payer, relay = make_payer(credit="0.01"), Relay()
+    relay.report(make_event(payer))
+    body = CustomerApi(payer).get("balance").body
+    assert (body["balance"], body["debt"], body["grants"]) == ("-0.019250", "0.019250", [])
+    assert relay.authorize(payer).code == "insufficient_balance"
+
+    give(payer, "1", "paid", "top-up")
+
+    body = CustomerApi(payer).get("balance").body
+    assert (body["balance"], body["debt"]) == ("0.980750", "0.000000")
+    assert body["grants"][0]["remaining"] == "0.980750"
+    assert relay.authorize(payer).status == 201
+
+
+def test_each_row_of_the_statement_says_what_it_is_about() -> None:
+    payer, relay = make_payer(credit="50.00"), Relay()
+    relay.report(make_event(payer, occurred_at="2026-10-05T10:00:00Z"), make_event(payer))
+    api = CustomerApi(payer)
+    (grant,) = api.get("balance").body["grants"]
+    assert {row["invoice"] for row in api.get("transfers").body["data"]} == {None}
+    close_october(payer)
+    late, october, first = sorted(api.get("transfers").body["data"], key=lambda row: row["period"] or "", reverse=True)
+    (invoice,) = api.get("invoices").body["data"]
+    assert (first["grant"], first["invoice"], first["reason"]) == (grant["id"], None, "First credit")
+    assert (october["grant"], october["invoice"]) == (None, invoice["id"])
+    assert october["reason"] == "Usage billed in 2026-10"
+    assert late["invoice"] is None, "its month is not closed"
+
+
+def test_the_statement_is_filtered_by_time_and_kind() -> None:
+    payer = make_payer(credit="50.00")
+    Relay().report(make_event(payer))
+    api = CustomerApi(payer)
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    this, following = hour.isoformat(), (hour + timedelta(hours=1)).isoformat()
+
+    def kinds(**query: str) -> list[str]:
+        return [row["kind"] for row in api.get("transfers", **query).body["data"]]
+
+    assert kinds() == kinds(start=this, end=following) == ["usage", "grant"]
+    assert kinds(kind="grant") == ["grant"]
+    assert kinds(start=following) == kinds(end=this) == kinds(kind="write_off") == []
+    for query, param in (
+        ({"kind": "theft"}, "kind"),
+        ({"kind": ""}, "kind"),
+        ({"start": "yesterday"}, "start"),
+        ({"start": following, "end": this}, "end"),
+    ):
+        answer = api.get("transfers", **query)
+        assert (answer.status, answer.body["error"]["param"]) == (400, param)
 
 
 def close_october(payer: Payer) -> None:

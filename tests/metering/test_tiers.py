@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 
 from billing import credits
-from billing.models import Customer
+from billing.models import Customer, SpendLimit
 from metering import tasks, tiers
 from metering.models import ApiKey, CustomerTier, UsageTier
 from tests.operator import log_in, make_staff, page, text_of
@@ -175,17 +175,24 @@ class TestPromotion:
 
 
 class TestSpendPerMonth:
-    def test_is_what_the_tier_says_while_it_is_on(self) -> None:
-        payer, number = make_payer(), make_payer().customer.pk
+    def test_limits_who_has_the_tier_while_it_is_on(self) -> None:
+        payer, other = make_payer(), make_payer()
         tiers.load_sample()
         tier = UsageTier.objects.get(name="Tier 3")
         tiers.pin(customer_id=payer.customer.pk, tier_id=tier.pk, at=now())
-        assert tiers.monthly_spend_limit(payer.customer.pk) is None
+        assert tiers.limit_spend(at=now()) == 0
         switch()
-        assert tiers.monthly_spend_limit(payer.customer.pk) == 1000
-        assert tiers.monthly_spend_limit(number) is None
+        assert tiers.limit_spend(at=now()) == 1
+        limit = SpendLimit.objects.get()
+        assert (limit.customer_id, limit.owner, limit.span, limit.amount) == (payer.customer.pk, "tier", "month", 1000)
+        assert not other.wallet.counts_spend
+        UsageTier.objects.update(spend_per_month=Decimal("0.01"))
+        assert tiers.limit_spend(at=now()) == 1
+        assert Relay().authorize(payer, input_tokens=1000).code == "spend_limit_reached"
         tiers.pin(customer_id=payer.customer.pk, tier_id=None, at=now())
-        assert tiers.monthly_spend_limit(payer.customer.pk) is None
+        assert tiers.limit_spend(at=now()) == 1
+        assert not SpendLimit.objects.exists()
+        assert tiers.limit_spend(at=now()) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,166 @@
+"""Closing an account: what is left is refunded or expires, the ledger stays. Keys are metering's (metering.closing)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from billing import burning, customers, holds, ledger
+from billing.accounts import check_reason, lock_account, record, set_status
+from billing.credits import debts
+from billing.models import Account, AccountChange, Customer, Hold, Transfer
+from billing.suspension import open_causes
+from relayadmin.db import in_transaction
+from relayadmin.money import EXACT, ZERO, amount_text
+
+
+class PaidCredit(StrEnum):
+    """What becomes of paid credit that is left. Gifts expire in any case."""
+
+    REFUND = "refund"
+    EXPIRE = "expire"
+
+
+class HoldsOpen(Exception):
+    """Requests run: the account closes when they have ended, or when told to release their holds."""
+
+    def __init__(self, count: int, amount: Decimal) -> None:
+        super().__init__(f"{count} requests run, for which {amount_text(amount)} USD are held")
+        self.count = count
+        self.amount = amount
+
+
+class NotClosed(Exception):
+    """The account is not closed, so it can't be reopened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What closing did (USD); not `is_new`: it had been closed before, and these are the figures of then."""
+
+    refunded: Decimal
+    expired: Decimal
+    debt: Decimal
+    released: int
+    is_new: bool
+
+
+def close(
+    *, customer_id: int, paid_credit: PaidCredit, release_holds: bool, reason: str, actor: str, at: datetime
+) -> Closed:
+    """Close an account: no authorization from now on, no access token, no credit, no credit line.
+
+    Paid credit goes to refunds pending or, with the rest, to breakage. Debt stays on the wallet. Raises HoldsOpen,
+    InvalidChange, ledger.UnknownCustomer. A second time changes nothing.
+    """
+    check_reason(reason)
+
+    def work() -> Closed:
+        customer, _ = lock_account(customer_id)
+        if customer.status == Customer.Status.CLOSED:
+            return _closed_before(customer_id)
+        released = _end_holds(customer_id, release_holds=release_holds, at=at)
+        wallet = ledger.lock_wallets([customer_id])[customer_id]
+        refunded, expired = _empty(wallet, paid_credit, actor=actor, at=at)
+        before, limit = customer.status, wallet.credit_limit
+        if limit:
+            wallet.credit_limit = ZERO
+            ledger.save_credit_limit(wallet)
+        set_status(customer, Customer.Status.CLOSED)
+        tokens = customers.revoke_all_access_tokens(customer_id=customer_id, at=at)
+        closed = Closed(refunded, expired, debts([wallet])[customer_id], released, is_new=True)
+        record(
+            customer,
+            AccountChange.Kind.CLOSED,
+            before=before,
+            after=Customer.Status.CLOSED,
+            reason=reason,
+            actor=actor,
+            at=at,
+            details={
+                "paid_credit": paid_credit.value,
+                "refunded": amount_text(closed.refunded),
+                "expired": amount_text(closed.expired),
+                "debt": amount_text(closed.debt),
+                "released_holds": released,
+                "credit_limit": amount_text(limit),
+                "access_tokens": tokens,
+            },
+        )
+        return closed
+
+    return in_transaction(work)
+
+
+def reopen(*, customer_id: int, reason: str, actor: str, at: datetime) -> None:
+    """Open a closed account again, on the record. Keys, tokens and credit stay as closing left them.
+
+    Raises NotClosed, InvalidChange, ledger.UnknownCustomer.
+    """
+    check_reason(reason)
+
+    def work() -> None:
+        customer, _ = lock_account(customer_id)
+        if customer.status != Customer.Status.CLOSED:
+            raise NotClosed(f"the account is {customer.status}")
+        # What it had been suspended for has not ended by closing.
+        after = Customer.Status.SUSPENDED if open_causes(customer_id) else Customer.Status.ACTIVE
+        set_status(customer, after)
+        record(
+            customer,
+            AccountChange.Kind.REOPENED,
+            before=Customer.Status.CLOSED,
+            after=after,
+            reason=reason,
+            actor=actor,
+            at=at,
+        )
+
+    in_transaction(work)
+
+
+def _closed_before(customer_id: int) -> Closed:
+    last = AccountChange.objects.filter(customer_id=customer_id, kind=AccountChange.Kind.CLOSED).first()
+    told = last.details if last is not None else {}
+    refunded, expired, debt = (Decimal(told.get(name, "0")) for name in ("refunded", "expired", "debt"))
+    return Closed(refunded, expired, debt, int(told.get("released_holds", 0)), is_new=False)
+
+
+def _end_holds(customer_id: int, *, release_holds: bool, at: datetime) -> int:
+    """Release what a locked wallet holds, if told to; returns how many holds. Overdue ones are in nobody's way."""
+    running = list(Hold.objects.filter(customer_id=customer_id, status=Hold.Status.OPEN))
+    in_time = [hold for hold in running if hold.expires_at > at]
+    if in_time and not release_holds:
+        raise HoldsOpen(len(in_time), sum((hold.remaining for hold in in_time), ZERO))
+    for hold in running:
+        holds.release(customer_id=customer_id, number=hold.pk, at=at)
+    return len(in_time)
+
+
+def _empty(
+    wallet: ledger.LockedWallet, paid_credit: PaidCredit, *, actor: str, at: datetime
+) -> tuple[Decimal, Decimal]:
+    """Take all that is left off a locked wallet's grants; returns what is refunded and what expires (USD)."""
+    parts = burning.left(wallet)
+    refundable = [] if paid_credit == PaidCredit.EXPIRE else [part for part in parts if not part.is_promotional]
+    refunded = burning.sum_of(refundable)
+    expired = EXACT.subtract(burning.sum_of(parts), refunded)
+    if not parts:
+        return ZERO, ZERO
+    sides = (
+        (Account.WALLET.value, -EXACT.add(refunded, expired)),
+        (Account.REFUNDS_PENDING.value, refunded),
+        (Account.BREAKAGE.value, expired),
+    )
+    posting = ledger.Posting(
+        wallet.customer_id,
+        Transfer.Kind.CLOSING.value,
+        # An account that was reopened can be closed again; its wallet has moved since.
+        f"closing:{wallet.version}",
+        [(account, amount) for account, amount in sides if amount],
+        reason="Account closed",
+        actor=actor,
+    )
+    (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)
+    burning.burn(wallet, parts, transfer_id=transfer_id)
+    return refunded, expired

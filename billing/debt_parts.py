@@ -1,0 +1,37 @@
+"""What a debt is made of: usage that no grant has paid, and debits by hand that made debt."""
+
+from decimal import Decimal
+
+from billing import ledger
+from relayadmin.db import server_cursor
+from relayadmin.money import EXACT, ZERO
+
+# Of each debit that made debt: that part, and the least that was owed from then until the next one, or until now.
+_DEBITS = """
+SELECT d.unpaid, (
+    SELECT max(e.balance_after) FROM billing_entry e
+    WHERE e.customer_id = d.customer_id AND e.wallet_version >= d.wallet_version
+        AND (d.next_version IS NULL OR e.wallet_version < d.next_version)
+)
+FROM (
+    SELECT customer_id, unpaid, wallet_version, lead(wallet_version) OVER (ORDER BY wallet_version) AS next_version
+    FROM billing_walletadjustment WHERE customer_id = %s AND unpaid > 0
+) d
+ORDER BY d.wallet_version
+"""
+
+
+def of_usage(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
+    """How much of a locked wallet's debt (USD) is usage: what is paid or written off counts for usage first.
+
+    Usage that stands as debt was posted as revenue, a debit by hand was not.
+    """
+    if not debt:
+        return ZERO
+    with server_cursor() as cursor:
+        cursor.execute(_DEBITS, [wallet.customer_id], binary=True)
+        debits = cursor.fetchall()
+    by_hand = ZERO
+    for unpaid, highest_balance in debits:
+        by_hand = min(EXACT.add(by_hand, unpaid), max(ZERO, -highest_balance))
+    return EXACT.subtract(debt, min(by_hand, debt))

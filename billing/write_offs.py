@@ -1,0 +1,93 @@
+"""Debt given up: written off as far as there is any, and taken up again where money back shows it was too high."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from billing import burning, ledger
+from billing.credits import debts
+from billing.models import Account, Transfer
+from relayadmin.db import server_cursor
+from relayadmin.money import EXACT, ZERO
+
+
+class NothingOwed(Exception):
+    """There is no debt to write off."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenOff:
+    """The transfer's number and how much of the debt it took (USD)."""
+
+    transfer_id: int
+    amount: Decimal
+
+
+def write_off(
+    wallet: ledger.LockedWallet, *, amount: Decimal, key: str, reason: str, document: str, actor: str, at: datetime
+) -> WrittenOff:
+    """Write a locked wallet's debt off, at most this much (USD). Raises NothingOwed, ledger.AlreadyPosted."""
+    customer_id = wallet.customer_id
+    cured = min(amount, debts([wallet])[customer_id])
+    if not cured:
+        raise NothingOwed("there is no debt to write off")
+    posting = ledger.Posting(
+        customer_id,
+        Transfer.Kind.WRITE_OFF.value,
+        key,
+        [(Account.WALLET.value, cured), (Account.WRITE_OFFS.value, -cured)],
+        reason=reason,
+        document=document,
+        actor=actor,
+    )
+    (transfer_id,) = ledger.post([posting], wallets={customer_id: wallet}, at=at)
+    return WrittenOff(transfer_id, cured)
+
+
+def take_up(
+    amounts: Mapping[int, Decimal],
+    *,
+    wallets: Mapping[int, ledger.LockedWallet],
+    job: str,
+    at: datetime,
+) -> dict[int, int]:
+    """Make debt of locked wallets that was written off debt again (USD by customer); returns the transfers' numbers.
+
+    Usage that was written off turns out to have cost less: nobody paid it, so nobody gets money back for it. The
+    write-off shrinks, and the money back that follows cures what comes back here. Credit that is there pays it first.
+    """
+    numbers: dict[int, int] = {}
+    for customer_id, amount in sorted(amounts.items()):
+        wallet = wallets[customer_id]
+        given_up = _written_off(customer_id)
+        assert amount <= given_up, f"customer number {customer_id} gets back {amount} USD that no grant has paid"
+        parts = burning.choose(wallet, amount)
+        promotional = burning.sum_of([part for part in parts if part.is_promotional])
+        entries = [(Account.WALLET.value, -amount), (Account.WRITE_OFFS.value, amount)]
+        if promotional:
+            # What stood as revenue that nobody paid is paid by promotional credit now.
+            entries += [(Account.REVENUE.value, -promotional), (Account.PROMOTIONAL_USAGE.value, promotional)]
+        posting = ledger.Posting(
+            customer_id,
+            Transfer.Kind.WRITE_OFF.value,
+            f"{job}:taken up",
+            entries,
+            reason="A write-off is smaller: the usage that it was for cost less",
+        )
+        (numbers[customer_id],) = ledger.post([posting], wallets=wallets, at=at)
+        burning.burn(wallet, parts, transfer_id=numbers[customer_id])
+    return numbers
+
+
+def _written_off(customer_id: int) -> Decimal:
+    """What is written off of a customer's debt over all time (USD), less what was taken up again."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t"
+            " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16"
+            " WHERE t.customer_id = %s AND t.kind = 'write_off' AND e.account = 'wallet'",
+            [customer_id],
+        )
+        (amount,) = cursor.fetchone() or (ZERO,)
+    return EXACT.plus(Decimal(amount))
