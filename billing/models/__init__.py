@@ -1,9 +1,11 @@
-from billing.models.credits import Grant, GrantReturn, GrantUse
+from billing.models.credits import Grant, GrantChange, GrantReturn, GrantUse, ScheduledGrant
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
 from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
 from billing.models.ledger import Account, Entry, Transfer, Wallet
+from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
+from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.verification import VerifiedWallet
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Customer",
     "Entry",
     "Grant",
+    "GrantChange",
     "GrantReturn",
     "GrantUse",
     "Hold",
@@ -22,7 +25,11 @@ __all__ = [
     "InvoiceSeries",
     "JobRun",
     "Membership",
+    "Notice",
     "OperatorSettings",
+    "RedemptionCode",
+    "RedemptionGuesses",
+    "ScheduledGrant",
     "Transfer",
     "VerifiedWallet",
     "Wallet",

@@ -62,6 +62,11 @@ class Transfer(HotModel):
         USAGE = "usage"
         GRANT = "grant"
         ADJUSTMENT = "adjustment"
+        EXPIRY = "expiry"
+        VOID = "void"
+
+    # They use grants, but no usage was paid with them: nothing gives that back.
+    NO_USAGE = (Kind.EXPIRY.value, Kind.VOID.value)
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)
