@@ -16,7 +16,7 @@ import msgspec
 from billing import ledger
 from billing.credits import debts
 from billing.models import Account, Grant, Transfer
-from relayadmin.db import copy_rows, number_array, server_cursor
+from relayadmin.db import copy_rows, number_array, server_cursor, text_array
 from relayadmin.money import EXACT, ZERO
 
 _PAGE = 200
@@ -173,9 +173,11 @@ def _newest_uses(customer_id: int, known: dict[tuple[int, int], list[_Use]]) -> 
     while True:
         with server_cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT transfer_id FROM billing_grantuse WHERE customer_id = %s AND transfer_id < %s"
-                " ORDER BY transfer_id DESC LIMIT %s",
-                [customer_id, before, _PAGE],
+                "SELECT DISTINCT u.transfer_id FROM billing_grantuse u"
+                " JOIN billing_transfer t ON t.customer_id = u.customer_id AND t.id = u.transfer_id"
+                " WHERE u.customer_id = %s AND u.transfer_id < %s AND t.kind <> ALL (%s::text[])"
+                " ORDER BY u.transfer_id DESC LIMIT %s",
+                [customer_id, before, text_array(Transfer.NO_USAGE), _PAGE],
                 binary=True,
             )
             page = [row[0] for row in cursor.fetchall()]
@@ -219,7 +221,9 @@ def _save(given: Sequence[tuple[int, _Returns]]) -> None:
     with server_cursor() as cursor:
         copy_rows(cursor, "billing_grantreturn", "customer_id, used_by_id, grant_id, transfer_id, amount", rows)
         cursor.execute(
-            "UPDATE billing_grant g SET remaining = g.remaining + t.amount"
+            # What comes back to a grant that has ended is for the expiry sweep.
+            "UPDATE billing_grant g SET remaining = g.remaining + t.amount,"
+            "   look_at = coalesce(g.look_at, g.voided_at, g.expires_at)"
             " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, amount)"
             " WHERE g.customer_id = t.customer_id AND g.id = t.id",
             [
