@@ -2,8 +2,8 @@
 
 from django.contrib import admin
 
-from billing.admin import alarms, customers, invoices, ledger, operation, people, verified
+from billing.admin import alarms, codes, customers, grants, invoices, ledger, notices, operation, people, verified
 
-__all__ = ["alarms", "customers", "invoices", "ledger", "operation", "people", "verified"]
+__all__ = ["alarms", "codes", "customers", "grants", "invoices", "ledger", "notices", "operation", "people", "verified"]
 
 admin.site.index_title = "Home"

@@ -6,7 +6,7 @@ from django.db.models import Sum
 
 from billing.admin import html
 from billing.admin.base import Figure, Panel
-from billing.models import Account, Customer, Entry, Grant, Hold, Invoice, Transfer, Wallet
+from billing.models import Account, Customer, Entry, Grant, Hold, Invoice, ScheduledGrant, Transfer, Wallet
 from relayadmin.money import ZERO, amount_text
 
 ROWS = 10
@@ -38,6 +38,7 @@ def customer_panels(customer: Customer) -> list[Panel]:
     of_customer = f"customer__id__exact={customer.pk}"
     return [
         _grants(customer, of_customer),
+        *_scheduled(customer, of_customer),
         _transfers(customer, of_customer),
         _invoices(customer, of_customer),
         _holds(customer, of_customer),
@@ -65,6 +66,33 @@ def _grants(customer: Customer, of_customer: str) -> Panel:
         empty="No credit yet. “Grant credit” above gives some.",
         url=html.list_url(Grant, of_customer),
     )
+
+
+def _scheduled(customer: Customer, of_customer: str) -> list[Panel]:
+    """Credit that has not begun; nothing if there is none."""
+    waiting = ScheduledGrant.objects.filter(customer_id=customer.pk, posted_at=None, cancelled_at=None)
+    rows = [
+        (
+            html.hot_link(ScheduledGrant, row.customer_id, row.pk),
+            row.kind,
+            html.amount(row.amount),
+            html.moment(row.effective_at),
+            html.moment(row.expires_at),
+            row.reason or html.NOTHING,
+        )
+        for row in waiting.order_by("effective_at")[:ROWS]
+    ]
+    if not rows:
+        return []
+    return [
+        Panel(
+            title="Grants that begin later",
+            headers=("Grant", "Kind", "Amount", "Begins", "Expires", "Reason"),
+            rows=rows,
+            numbers=frozenset({2}),
+            url=html.list_url(ScheduledGrant, of_customer),
+        )
+    ]
 
 
 def _transfers(customer: Customer, of_customer: str) -> Panel:
