@@ -239,7 +239,9 @@ def _save(given: Sequence[tuple[int, _Returns]]) -> None:
     with server_cursor() as cursor:
         copy_rows(cursor, "billing_grantreturn", "customer_id, used_by_id, grant_id, transfer_id, amount", rows)
         cursor.execute(
-            "UPDATE billing_grant g SET remaining = g.remaining + t.amount"
+            # What comes back to a grant that has ended is for the expiry sweep.
+            "UPDATE billing_grant g SET remaining = g.remaining + t.amount,"
+            "   look_at = coalesce(g.look_at, g.voided_at, g.expires_at)"
             " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, amount)"
             " WHERE g.customer_id = t.customer_id AND g.id = t.id",
             [

@@ -15,11 +15,12 @@ from relayadmin.money import EXACT, ZERO, total
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is taken of one grant (USD)."""
+    """What is taken of one grant (USD); `is_refundable` as the grant says."""
 
     grant_id: int
     kind: str
     amount: Decimal
+    is_refundable: bool
 
     @property
     def is_promotional(self) -> bool:
@@ -35,7 +36,7 @@ def choose(wallet: ledger.LockedWallet, amount: Decimal) -> list[Part]:
             break
         taken = min(part.amount, rest)
         rest = EXACT.subtract(rest, taken)
-        parts.append(Part(part.grant_id, part.kind, taken))
+        parts.append(Part(part.grant_id, part.kind, taken, part.is_refundable))
     return parts
 
 
@@ -43,7 +44,7 @@ def left(wallet: ledger.LockedWallet) -> list[Part]:
     """All that is left of a locked wallet's grants, in the order in which they are used."""
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT id, kind, remaining FROM billing_grant WHERE customer_id = %s AND remaining > 0"
+            "SELECT id, kind, remaining, is_refundable FROM billing_grant WHERE customer_id = %s AND remaining > 0"
             " ORDER BY priority, expires_at NULLS LAST, id",
             [wallet.customer_id],
             binary=True,

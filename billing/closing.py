@@ -8,7 +8,7 @@ from enum import StrEnum
 from billing import burning, customers, holds, ledger
 from billing.accounts import check_reason, lock_account, record, set_status
 from billing.credits import debts
-from billing.models import Account, AccountChange, Customer, Hold, Transfer
+from billing.models import Account, AccountChange, Customer, Hold, ScheduledGrant, Transfer
 from billing.suspension import open_causes
 from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
@@ -62,6 +62,9 @@ def close(
         released = _end_holds(customer_id, release_holds=release_holds, at=at)
         wallet = ledger.lock_wallets([customer_id])[customer_id]
         refunded, expired = _empty(wallet, paid_credit, actor=actor, at=at)
+        ScheduledGrant.objects.filter(customer_id=customer_id, posted_at=None, cancelled_at=None).update(
+            cancelled_at=at, cancelled_by=actor, cancelled_because="Account closed"
+        )
         before, limit = customer.status, wallet.credit_limit
         if limit:
             wallet.credit_limit = ZERO
@@ -142,7 +145,7 @@ def _empty(
 ) -> tuple[Decimal, Decimal]:
     """Take all that is left off a locked wallet's grants; returns what is refunded and what expires (USD)."""
     parts = burning.left(wallet)
-    refundable = [] if paid_credit == PaidCredit.EXPIRE else [part for part in parts if not part.is_promotional]
+    refundable = [] if paid_credit == PaidCredit.EXPIRE else [part for part in parts if part.is_refundable]
     refunded = burning.sum_of(refundable)
     expired = EXACT.subtract(burning.sum_of(parts), refunded)
     if not parts:

@@ -1,4 +1,7 @@
-"""Is the credit right? What is left of grants against balances, their uses, and what adjustments gave back of these."""
+"""Is the credit right? What is left of grants against balances, their uses, and what adjustments gave back of these.
+
+And what became of grants otherwise: expired and voided, begun as scheduled, or made of redemption codes.
+"""
 
 from billing.checks import HERE, SINCE, rows_after
 
@@ -119,6 +122,70 @@ SELECT m.customer_id, d.what, m.id, true, d.expected, d.found FROM moved m LEFT 
 WHERE d.expected <> d.found ORDER BY m.customer_id, m.id"""
 
 
+def _takings_sql(*, full: bool) -> str:
+    """Each transfer that expired or voided credit: one use of one grant, which it names, to the right account.
+
+    Expired credit is breakage; voided credit goes back to the account of the grant's own transfer. None of it takes a
+    wallet below zero.
+    """
+    return f"""{SINCE}, taking AS (
+    SELECT t.customer_id, t.id, t.kind, t.key, w.amount, w.balance_after, o.account, u.amount AS used, u.grants,
+           g.id AS grant_id, g.voided_at, s.account AS source
+    FROM (
+        SELECT e.customer_id, e.id, e.kind, e.key
+        FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)} AND e.kind IN ('expiry', 'void')
+    ) t
+    LEFT JOIN billing_entry w ON w.customer_id = t.customer_id AND w.id = t.id * 16 AND w.account = 'wallet'
+    LEFT JOIN billing_entry o ON o.customer_id = t.customer_id AND o.id = t.id * 16 + 1
+    LEFT JOIN LATERAL (
+        SELECT sum(u.amount) AS amount, count(*) AS grants, min(u.grant_id) AS grant_id FROM billing_grantuse u
+        WHERE u.customer_id = t.customer_id AND u.transfer_id = t.id
+    ) u ON true
+    LEFT JOIN billing_grant g ON g.customer_id = t.customer_id AND g.id = u.grant_id
+    LEFT JOIN billing_entry s ON s.customer_id = g.customer_id AND s.id = g.transfer_id * 16 + 1
+)
+SELECT t.customer_id, d.what, t.id, d.is_amount, d.expected, d.found FROM taking t CROSS JOIN LATERAL (VALUES
+    ('grants that {{tr}} took credit of', false, 1::numeric, coalesce(t.grants, 0)::numeric),
+    ('taken of the grant by {{tr}}', true, coalesce(-t.amount, 0), coalesce(t.used, 0)),
+    ('taken by {{tr}} below a balance of zero', true, 0, greatest(-t.balance_after, 0)),
+    ('accounts of {{tr}} that are right', false, 1,
+     CASE WHEN t.account = CASE t.kind WHEN 'void' THEN t.source ELSE 'breakage' END THEN 1 ELSE 0 END),
+    ('grants of {{tr}} that were voided', false, CASE t.kind WHEN 'void' THEN 1 ELSE 0 END,
+     CASE WHEN t.kind = 'void' AND t.voided_at IS NOT NULL THEN 1 ELSE 0 END)
+) d (what, is_amount, expected, found)
+WHERE d.expected IS DISTINCT FROM d.found ORDER BY t.customer_id, t.id"""
+
+
+def _undone_sql(*, full: bool) -> str:
+    """Nothing gives back what expired or was voided: no usage was paid with it."""
+    return f"""{SINCE}
+SELECT r.customer_id, 'given back of what {{tr}} took, though no usage had used it', r.used_by_id, true, 0::numeric,
+       r.amount
+FROM (
+    SELECT e.customer_id, e.used_by_id, sum(e.amount) AS amount
+    FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=full)}
+    GROUP BY e.customer_id, e.used_by_id
+) r JOIN billing_transfer t ON t.customer_id = r.customer_id AND t.id = r.used_by_id
+WHERE t.kind IN ('expiry', 'void') ORDER BY r.customer_id, r.used_by_id"""
+
+
+_SCHEDULED = f"""
+SELECT s.customer_id, 'amount of {{gr}}, as scheduled', s.id, true,
+       CASE WHEN s.posted_at IS NULL THEN 0 ELSE s.amount END, coalesce(g.amount, 0)
+FROM billing_scheduledgrant s LEFT JOIN billing_grant g ON g.customer_id = s.customer_id AND g.id = s.id
+WHERE s.customer_id {HERE}
+    AND CASE WHEN s.posted_at IS NULL THEN 0 ELSE s.amount END <> coalesce(g.amount, 0)
+ORDER BY s.customer_id, s.id"""
+
+_REDEEMED = f"""
+SELECT c.redeemed_by_id, 'amount of {{gr}}, from redemption codes', c.grant_id, true, c.amount, coalesce(g.amount, 0)
+FROM (
+    SELECT redeemed_by_id, grant_id, sum(amount) AS amount FROM billing_redemptioncode
+    WHERE redeemed_by_id {HERE} GROUP BY redeemed_by_id, grant_id
+) c LEFT JOIN billing_grant g ON g.customer_id = c.redeemed_by_id AND g.id = c.grant_id
+WHERE c.amount <> coalesce(g.amount, 0) ORDER BY c.redeemed_by_id, c.grant_id"""
+
+
 def grant_checks(*, full: bool) -> tuple[str, ...]:
     """The statements to run, for billing.checks.differences."""
     return (
@@ -127,4 +194,8 @@ def grant_checks(*, full: bool) -> tuple[str, ...]:
         _returns_sql(full=full),
         _accounts_sql(full=full),
         _by_hand_sql(full=full),
+        _takings_sql(full=full),
+        _undone_sql(full=full),
+        _SCHEDULED,
+        _REDEEMED,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from billing.models import Invoice, Transfer
+from billing.models import Grant, Invoice, Transfer
 from relayadmin import ids
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO, total
@@ -21,6 +21,23 @@ class GrantLeft:
     kind: str
     amount: Decimal
     remaining: Decimal
+    priority: int
+    is_refundable: bool
+    effective_at: datetime
+    expires_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GrantToCome:
+    """A grant that begins later, and is in no balance yet. Amount in USD."""
+
+    id: str
+    kind: str
+    amount: Decimal
+    priority: int
+    is_refundable: bool
+    effective_at: datetime
     expires_at: datetime | None
     created_at: datetime
 
@@ -33,6 +50,7 @@ class Balance:
     held: Decimal
     credit_limit: Decimal
     grants: list[GrantLeft] = field(default_factory=list)
+    scheduled_grants: list[GrantToCome] = field(default_factory=list)
 
     @property
     def available(self) -> Decimal:
@@ -46,9 +64,16 @@ class Balance:
 
 
 _BALANCE = """
-SELECT w.balance, w.held, w.credit_limit, g.id, g.kind, g.amount, g.remaining, g.expires_at, g.created_at
+SELECT w.balance, w.held, w.credit_limit, g.*
 FROM billing_wallet w
-LEFT JOIN billing_grant g ON g.customer_id = w.customer_id AND g.remaining > 0
+LEFT JOIN (
+    SELECT customer_id, id, kind, amount, remaining, priority, is_refundable, coalesce(effective_at, created_at),
+           expires_at, created_at
+    FROM billing_grant WHERE remaining > 0
+    UNION ALL
+    SELECT customer_id, id, kind, amount, NULL, priority, is_refundable, effective_at, expires_at, created_at
+    FROM billing_scheduledgrant WHERE posted_at IS NULL AND cancelled_at IS NULL
+) g ON g.customer_id = w.customer_id
 WHERE w.customer_id = %s
 ORDER BY g.priority, g.expires_at NULLS LAST, g.id
 """
@@ -59,9 +84,30 @@ def balance_of(customer_id: int) -> Balance:
     with server_cursor() as cursor:
         cursor.execute(_BALANCE, [customer_id], binary=True)
         rows = cursor.fetchall()
-    grants = [GrantLeft(ids.hot_id("gr", customer_id, row[3]), *row[4:]) for row in rows if row[3] is not None]
-    balance, held, credit_limit = rows[0][:3]
-    return Balance(balance, held, credit_limit, grants)
+    balance = Balance(*rows[0][:3])
+    for number, kind, amount, remaining, *rest in (row[4:] for row in rows if row[4] is not None):
+        public_id = ids.hot_id("gr", customer_id, number)
+        if remaining is None:
+            balance.scheduled_grants.append(GrantToCome(public_id, kind, amount, *rest))
+        else:
+            balance.grants.append(GrantLeft(public_id, kind, amount, remaining, *rest))
+    balance.scheduled_grants.sort(key=lambda grant: (grant.effective_at, grant.id))
+    return balance
+
+
+def grant_left(grant: Grant) -> GrantLeft:
+    """A grant as the balance shows it."""
+    return GrantLeft(
+        grant.public_id,
+        grant.kind,
+        grant.amount,
+        grant.remaining,
+        grant.priority,
+        grant.is_refundable,
+        grant.effective_at or grant.created_at,
+        grant.expires_at,
+        grant.created_at,
+    )
 
 
 _OWING_SINCE = """

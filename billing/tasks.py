@@ -5,10 +5,11 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import holds, idempotent_answers, jobs, spending, suspension
+from billing import expiry, holds, idempotent_answers, jobs, scheduled_grants, spending, suspension
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
+POSTING_ROUNDS_MAX = 1_000
 
 
 @shared_task(name="billing.expire_holds")
@@ -25,6 +26,40 @@ def expire_holds() -> dict[str, Any] | None:
             outcome.result = {"expired": before + expired}
 
     return jobs.run_alone("billing.expire_holds", work, at=at)
+
+
+@shared_task(name="billing.post_scheduled_grants")
+def post_scheduled_grants() -> dict[str, Any] | None:
+    """Put credit whose moment has come into its wallets."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        for _ in range(POSTING_ROUNDS_MAX):
+            posted = scheduled_grants.post_due(at=at)
+            if not posted:
+                return
+            before = outcome.result["posted"] if outcome.result else 0
+            outcome.result = {"posted": before + posted}
+
+    return jobs.run_alone("billing.post_scheduled_grants", work, at=at)
+
+
+@shared_task(name="billing.expire_credit")
+def expire_credit() -> dict[str, Any] | None:
+    """Announce credit that ends soon, and take what has ended."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        taken = announced = 0
+        for _ in range(EXPIRY_ROUNDS_MAX):
+            swept = expiry.sweep(at=at)
+            if not swept.looked_at:
+                return
+            taken, announced = taken + swept.taken, announced + swept.announced
+            if taken or announced:
+                outcome.result = {"taken": taken, "announced": announced}
+
+    return jobs.run_alone("billing.expire_credit", work, at=at)
 
 
 @shared_task(name="billing.apply_debt_policy")

@@ -46,6 +46,10 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Credit grants", "billing.Grant", "redeem"),
             ("Grant uses", "billing.GrantUse", "local_fire_department"),
             ("Returns to grants", "billing.GrantReturn", "undo"),
+            ("Scheduled grants", "billing.ScheduledGrant", "schedule_send"),
+            ("Changes of grants", "billing.GrantChange", "edit_note"),
+            ("Redemption codes", "billing.RedemptionCode", "confirmation_number"),
+            ("Redemption guesses", "billing.RedemptionGuesses", "password"),
             ("Holds", "billing.Hold", "hourglass_top"),
             ("Spend limits", "billing.SpendLimit", "speed"),
             ("Spend counters", "billing.SpendCounter", "data_usage"),
@@ -108,6 +112,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Operation",
         (
             ("Alarms", "billing.Alarm", "notifications"),
+            ("Notices", "billing.Notice", "campaign"),
             ("Job runs", "billing.JobRun", "play_circle"),
             ("Verified ledgers", "billing.VerifiedWallet", "verified"),
             ("Verified usage", "metering.VerifiedUsage", "fact_check"),

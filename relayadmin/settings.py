@@ -218,6 +218,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
+    "post scheduled grants": {"task": "billing.post_scheduled_grants", "schedule": 60.0},
+    "expire credit": {"task": "billing.expire_credit", "schedule": 60.0},
     "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
     "watch what waits": {"task": "metering.watch_what_waits", "schedule": 60.0},
     # Scheduled when the time zone changes, too; here for what a restart or a lost message left.

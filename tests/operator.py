@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from typing import Any
@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing import credit_lines
+from billing import credit_lines, credits, grant_changes, notices, redemption
 from billing.models import (
     Alarm,
     Customer,
@@ -39,6 +39,7 @@ from metering.models import (
 )
 from metering.price_sources.rows import Row
 from tests.price_source import new_source
+from tests.redemption import make_codes
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
 
 
@@ -132,6 +133,30 @@ def fill(payer: Payer | None = None) -> Payer:
     tiers.load_sample()
     tiers.pin(customer_id=customer.pk, tier_id=UsageTier.objects.get(name="Tier 1").pk, at=now)
     return payer
+
+
+def fill_credit(payer: Payer) -> None:
+    """Credit that begins later, that was extended, and that a code became; a code that is left, a guess, a notice."""
+    customer, now = payer.customer, datetime.now(UTC)
+    asked: dict[str, Any] = {
+        "customer_id": customer.pk,
+        "amount": Decimal(1),
+        "kind": "goodwill",
+        "reason": "more",
+        "reference": "",
+        "at": now,
+        "expires_at": now + timedelta(days=9),
+    }
+    credits.grant(**asked, key="later", effective_at=now + timedelta(days=1))
+    grant = credits.find(credits.grant(**asked, key="now").grant)
+    grant_changes.extend(
+        customer_id=customer.pk, number=grant.pk, expires_at=None, reason="r", actor="olga", key="extend", at=now
+    )
+    code, _ = make_codes(2)
+    redemption.redeem(customer_id=customer.pk, code=redemption.read_code(code), at=now)
+    with redemption.counted(customer.pk, at=now):
+        pass
+    notices.announce(customer_id=customer.pk, kind="credit_expires", key="k", data={"days": 7}, at=now)
 
 
 def _add_price_import() -> None:

@@ -2,8 +2,32 @@
 
 from django.contrib import admin
 
-from billing.admin import alarms, by_hand, customers, invoices, ledger, operation, people, verified
+from billing.admin import (
+    alarms,
+    by_hand,
+    codes,
+    customers,
+    grants,
+    invoices,
+    ledger,
+    notices,
+    operation,
+    people,
+    verified,
+)
 
-__all__ = ["alarms", "by_hand", "customers", "invoices", "ledger", "operation", "people", "verified"]
+__all__ = [
+    "alarms",
+    "by_hand",
+    "codes",
+    "customers",
+    "grants",
+    "invoices",
+    "ledger",
+    "notices",
+    "operation",
+    "people",
+    "verified",
+]
 
 admin.site.index_title = "Home"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.contrib.admin import ShowFacets
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -139,6 +140,37 @@ class OperatorAdmin(ModelAdmin):
             "question": question,
         }
         return TemplateResponse(request, "admin/question.html", context)
+
+    def ask_form(
+        self,
+        request: HttpRequest,
+        form: Form,
+        *,
+        title: str,
+        button: str,
+        back: str,
+        text: str = "",
+        figures: Sequence[Figure] = (),
+        is_dangerous: bool = False,
+        hidden: Sequence[tuple[str, str]] = (),
+    ) -> TemplateResponse:
+        """The page that asks for what an action needs, such as a reason; its form posts to the same address.
+
+        `hidden` is what it sends along: (name, value).
+        """
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "form": form,
+            "button": button,
+            "back": back,
+            "text": text,
+            "figures": figures,
+            "is_dangerous": is_dangerous,
+            "hidden": hidden,
+        }
+        return TemplateResponse(request, "admin/ask_form.html", context)
 
     def show_secret(self, request: HttpRequest, *, title: str, secret: str, url: str, hint: str) -> TemplateResponse:
         """The one page that ever shows a new secret: in no message, cookie, session or log, and not to be cached."""

@@ -15,6 +15,7 @@ from billing.models import (
     Grant,
     Hold,
     Invoice,
+    ScheduledGrant,
     Transfer,
     Wallet,
     WalletAdjustment,
@@ -52,6 +53,7 @@ def customer_panels(customer: Customer) -> list[Panel]:
     return [
         *([debt] if debt else []),
         _grants(customer, of_customer),
+        *_scheduled(customer, of_customer),
         _transfers(customer, of_customer),
         _invoices(customer, of_customer),
         _holds(customer, of_customer),
@@ -99,6 +101,33 @@ def _grants(customer: Customer, of_customer: str) -> Panel:
         empty="No credit yet. “Grant credit” above gives some.",
         url=html.list_url(Grant, of_customer),
     )
+
+
+def _scheduled(customer: Customer, of_customer: str) -> list[Panel]:
+    """Credit that has not begun; nothing if there is none."""
+    waiting = ScheduledGrant.objects.filter(customer_id=customer.pk, posted_at=None, cancelled_at=None)
+    rows = [
+        (
+            html.hot_link(ScheduledGrant, row.customer_id, row.pk),
+            row.kind,
+            html.amount(row.amount),
+            html.moment(row.effective_at),
+            html.moment(row.expires_at),
+            row.reason or html.NOTHING,
+        )
+        for row in waiting.order_by("effective_at")[:ROWS]
+    ]
+    if not rows:
+        return []
+    return [
+        Panel(
+            title="Grants that begin later",
+            headers=("Grant", "Kind", "Amount", "Begins", "Expires", "Reason"),
+            rows=rows,
+            numbers=frozenset({2}),
+            url=html.list_url(ScheduledGrant, of_customer),
+        )
+    ]
 
 
 def _transfers(customer: Customer, of_customer: str) -> Panel:

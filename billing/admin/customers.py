@@ -93,11 +93,12 @@ class CustomerAdmin(AccountActions):
             granted = form.grant(request, customer)
             if granted is not None:
                 amount = amount_text(form.cleaned_data["amount"])
-                balance = amount_text(granted.balance)
-                messages.success(
-                    request,
-                    f"Granted {amount} USD to {customer.name} ({granted.grant}). The balance is {balance} USD.",
-                )
+                begins = form.cleaned_data["effective_at"]
+                if begins is not None and begins > timezone.now():
+                    then = f"It begins at {html.moment(begins)} UTC; the balance stays as it is until then."
+                else:
+                    then = f"The balance is {amount_text(granted.balance)} USD."
+                messages.success(request, f"Granted {amount} USD to {customer.name} ({granted.grant}). {then}")
                 return HttpResponseRedirect(html.object_url(Customer, customer.pk))
         context = {
             **self.admin_site.each_context(request),

@@ -7,7 +7,12 @@ from django import forms
 from django.core.validators import RegexValidator
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from billing import credits, manual
 from billing.admin.forms import AmountFormField, MomentField
@@ -34,7 +39,22 @@ class GrantForm(forms.Form):
         widget=UnfoldAdminTextInputWidget,
         help_text="Needed for a paid grant, such as the bank transfer's number.",
     )
-    expires_at = MomentField(label="Expires (UTC)", help_text="Empty: never.")
+    effective_at = MomentField(label="Begins (UTC)", help_text="Empty: now. Until then it is not in the balance.")
+    expires_at = MomentField(
+        label="Expires (UTC)", help_text="Empty: as the settings say for paid credit, never for other."
+    )
+    never_expires = forms.BooleanField(
+        label="Never expires", required=False, widget=UnfoldBooleanWidget, help_text="Of paid credit."
+    )
+    priority = forms.IntegerField(
+        initial=0,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Lower is used first; among equals what expires first.",
+    )
+    is_not_refundable = forms.BooleanField(
+        label="Not refundable", required=False, widget=UnfoldBooleanWidget, help_text="Of paid credit."
+    )
     key = forms.CharField(widget=forms.HiddenInput, validators=[RegexValidator(r"\A[A-Za-z0-9_-]{16,64}\Z")])
 
     @classmethod
@@ -63,7 +83,11 @@ class GrantForm(forms.Form):
                 key=f"admin:{told['key']}",
                 at=timezone.now(),
                 actor=request.user.get_username(),
+                effective_at=told["effective_at"],
                 expires_at=told["expires_at"],
+                never_expires=told["never_expires"],
+                priority=told["priority"] or 0,
+                is_refundable=False if told["is_not_refundable"] else None,
             )
         except credits.InvalidGrant as error:
             self.add_error(error.field if error.field in self.fields else None, f"{error}.")

@@ -7,7 +7,7 @@ carries its public id, and a list that names no customer shows the newest rows.
 from collections.abc import Sequence
 from typing import Any
 
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import quote, unquote
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -145,7 +145,10 @@ class HotModelAdmin(ReadOnlyAdmin):
         return queryset.filter(customer_id__in=customers_named(term))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        parsed = ids.parse_hot_id(self.model.PREFIX, object_id)
+        # Addresses of actions carry it as the admin escapes it, with capitals that no public id has.
+        parsed = ids.parse_hot_id(self.model.PREFIX, object_id) or ids.parse_hot_id(
+            self.model.PREFIX, unquote(object_id)
+        )
         if parsed is None:
             return None
         customer_id, number = parsed

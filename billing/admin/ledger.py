@@ -1,4 +1,4 @@
-"""Wallets, transfers, entries, grants and holds: to look at."""
+"""Wallets, transfers, entries and holds: to look at."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,12 +14,11 @@ from billing.admin.base import Figure, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures
 from billing.admin.filters import CustomerFilter, DaysFilter, DebtFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
-from billing.models import Account, Customer, Entry, Grant, GrantReturn, GrantUse, Hold, Transfer, Wallet
+from billing.models import Account, Customer, Entry, Grant, GrantUse, Hold, Transfer, Wallet
 from relayadmin import ids
 from relayadmin.money import ZERO, amount_text
 
 HOLD_TONES = {"open": "info", "settled": "success", "released": "", "expired": "warning"}
-GRANT_TONES = {"paid": "success", "promotional": "info", "goodwill": "warning"}
 
 
 class CustomerColumn:
@@ -173,115 +172,6 @@ class EntryAdmin(CustomerColumn, HotModelAdmin):
     @display(description="Balance after")
     def balance_after_amount(self, obj: Entry) -> str:
         return html.amount(obj.balance_after)
-
-
-@admin.register(Grant)
-class GrantAdmin(CustomerColumn, HotModelAdmin):
-    list_display = (
-        "public_id",
-        "customer_link",
-        "kind_badge",
-        "given_amount",
-        "remaining_amount",
-        "expires_at",
-        "reason",
-        "created_at",
-    )
-    list_filter = (CustomerFilter, "kind", ("expires_at", DaysFilter), ("created_at", DaysFilter))
-    fields = (
-        ("public_id", "customer_link"),
-        ("kind_badge", "priority"),
-        ("given_amount", "remaining_amount"),
-        ("created_at", "expires_at"),
-        ("reason", "reference"),
-        "transfer_link",
-    )
-    search_words = "a customer's name, a cus_… or gr_… id, or, with a customer chosen, a reference"
-    search_column = "reference"
-
-    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        uses = GrantUse.objects.filter(customer_id=obj.customer_id, grant_id=obj.pk).order_by("-transfer_id")[:20]
-        return [
-            Panel(
-                title="Used by (newest 20)",
-                headers=("Transfer", "Amount"),
-                rows=[
-                    (html.hot_link(Transfer, use.customer_id, use.transfer_id), html.amount(use.amount)) for use in uses
-                ],
-                numbers=frozenset({1}),
-                empty="Nothing has used this grant yet.",
-            )
-        ]
-
-    @display(description="Kind", label=GRANT_TONES)
-    def kind_badge(self, obj: Grant) -> str:
-        return obj.kind
-
-    @display(description="Amount")
-    def given_amount(self, obj: Grant) -> str:
-        return html.amount(obj.amount)
-
-    @display(description="Left")
-    def remaining_amount(self, obj: Grant) -> str:
-        return html.amount(obj.remaining)
-
-    @display(description="Transfer")
-    def transfer_link(self, obj: Grant) -> str:
-        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
-
-
-@admin.register(GrantUse)
-class GrantUseAdmin(CustomerColumn, HotModelAdmin):
-    list_display = ("public_id", "customer_link", "grant_link", "transfer_link", "used_amount")
-    list_filter = (CustomerFilter,)
-    fields = ("public_id", "customer_link", "grant_link", "transfer_link", "used_amount")
-    search_words = "a customer's name, a cus_…, tr_… or gr_… id"
-    search_ids = {"tr": "transfer_id", "gr": "grant_id"}
-    has_newest = False
-    # A use has no number of its own that an index knows; its grant and its transfer have pages.
-    list_display_links = None
-    customer_ordering = ("-transfer_id", "-grant_id")
-
-    @display(description="Grant")
-    def grant_link(self, obj: GrantUse) -> str:
-        return html.hot_link(Grant, obj.customer_id, obj.grant_id)
-
-    @display(description="Transfer")
-    def transfer_link(self, obj: GrantUse) -> str:
-        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
-
-    @display(description="Amount")
-    def used_amount(self, obj: GrantUse) -> str:
-        return html.amount(obj.amount)
-
-
-@admin.register(GrantReturn)
-class GrantReturnAdmin(CustomerColumn, HotModelAdmin):
-    list_display = ("public_id", "customer_link", "grant_link", "transfer_link", "used_by_link", "returned_amount")
-    list_filter = (CustomerFilter,)
-    fields = ("public_id", "customer_link", "grant_link", "transfer_link", "used_by_link", "returned_amount")
-    search_words = "a customer's name, a cus_…, tr_… or gr_… id"
-    search_ids = {"tr": "used_by_id", "gr": "grant_id"}
-    has_newest = False
-    # A return has no number of its own that an index knows; its grant and its transfers have pages.
-    list_display_links = None
-    customer_ordering = ("-used_by_id", "-grant_id", "-transfer_id")
-
-    @display(description="Grant")
-    def grant_link(self, obj: GrantReturn) -> str:
-        return html.hot_link(Grant, obj.customer_id, obj.grant_id)
-
-    @display(description="Adjustment")
-    def transfer_link(self, obj: GrantReturn) -> str:
-        return html.hot_link(Transfer, obj.customer_id, obj.transfer_id)
-
-    @display(description="Had been used by")
-    def used_by_link(self, obj: GrantReturn) -> str:
-        return html.hot_link(Transfer, obj.customer_id, obj.used_by_id)
-
-    @display(description="Amount")
-    def returned_amount(self, obj: GrantReturn) -> str:
-        return html.amount(obj.amount)
 
 
 @admin.register(Hold)

@@ -53,6 +53,14 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
     return in_transaction(work_and_keep)
 
 
+def is_answered(request: Request) -> bool:
+    """Whether this request's Idempotency-Key has an answer, so that no work will be done for it."""
+    key = _key(request)
+    if key is None:
+        return False
+    return IdempotentAnswer.objects.filter(customer_id=caller_of(request).customer.pk, key=key).exists()
+
+
 def _key(request: Request) -> str | None:
     key: str | None = request.headers.get(HEADER)
     if key is not None and not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):

@@ -40,6 +40,7 @@ _ERRORS = {
     409: "It contradicts what was done before.",
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
+    429: "Too often in vain; `Retry-After` says when to come back, in seconds.",
 }
 
 

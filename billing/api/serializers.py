@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.api.fields import Amount, Cents, Moment, Month
+from billing.api.fields import Amount, Cents, Moment, Month, NoUnknownFields, Text
 from billing.models import Grant, Invoice, Transfer
 
 # Drafts are not shown.
@@ -17,6 +17,22 @@ class GrantSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(Grant.Kind.choices)
     amount = Amount()
     remaining = Amount(help_text="What is left of it.")
+    priority = serializers.IntegerField(help_text="Credit of the lowest is used first, then what expires first.")
+    is_refundable = serializers.BooleanField()
+    effective_at = Moment(help_text="From then on it can be used.")
+    expires_at = Moment(allow_null=True)
+    created_at = Moment()
+
+
+class ScheduledGrantSerializer(serializers.Serializer[Any]):
+    """Credit that is not in the balance yet."""
+
+    id = serializers.CharField(help_text="gr_…")
+    kind = serializers.ChoiceField(Grant.Kind.choices)
+    amount = Amount()
+    priority = serializers.IntegerField()
+    is_refundable = serializers.BooleanField()
+    effective_at = Moment(help_text="From then on it can be used.")
     expires_at = Moment(allow_null=True)
     created_at = Moment()
 
@@ -29,10 +45,15 @@ class BalanceSerializer(serializers.Serializer[Any]):
     debt = Amount(help_text="Usage and charges that no credit has paid yet; the next payment pays them first.")
     currency = serializers.SerializerMethodField()
     grants = GrantSerializer(many=True, help_text="Credit that is left, in the order in which it is used.")
+    scheduled_grants = ScheduledGrantSerializer(many=True, help_text="Credit that begins later, the next first.")
 
     @extend_schema_field({"type": "string", "enum": ["USD"]})
     def get_currency(self, balance: Any) -> str:
         return "USD"
+
+
+class RedemptionSerializer(NoUnknownFields):
+    code = Text(min_length=1, max_length=100, help_text="As it was given to you; capitals and hyphens don't matter.")
 
 
 class TransferSerializer(serializers.Serializer[Any]):

@@ -11,6 +11,7 @@ class DocsView(SpectacularSwaggerView):
 
 urlpatterns = [
     path("balance", views.BalanceView.as_view()),
+    path("redemptions", views.RedemptionsView.as_view()),
     path("transfers", views.TransfersView.as_view()),
     path("invoices", views.InvoicesView.as_view()),
     path("invoices/<slug:invoice_id>", views.InvoiceView.as_view()),

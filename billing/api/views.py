@@ -1,17 +1,26 @@
 """The customer's money: balance, wallet statement, invoices."""
 
+from datetime import UTC, datetime, timedelta
+
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import queries
+from billing import queries, redemption
 from billing.api.base import CustomerView, not_found
 from billing.api.fields import choice_param, hour_param
-from billing.api.openapi import HOURS, PAGING, answers, page_of, query
+from billing.api.idempotency import Answer, is_answered, once
+from billing.api.openapi import HOURS, IDEMPOTENCY, PAGING, answers, page_of, query
 from billing.api.pagination import ById, read_page
-from billing.api.serializers import BalanceSerializer, InvoiceSerializer, TransferSerializer
+from billing.api.serializers import (
+    BalanceSerializer,
+    GrantSerializer,
+    InvoiceSerializer,
+    RedemptionSerializer,
+    TransferSerializer,
+)
 from billing.models import Transfer
-from relayadmin.errors import invalid_request
+from relayadmin.errors import ApiError, invalid_request
 
 
 class BalanceView(CustomerView):
@@ -19,6 +28,49 @@ class BalanceView(CustomerView):
     def get(self, request: Request) -> Response:
         """The wallet now, and the credit that is left."""
         return Response(BalanceSerializer(queries.balance_of(self.customer.pk)).data)
+
+
+class RedemptionsView(CustomerView):
+    http_method_names = ["post"]
+    write_scope = "pay"
+
+    @extend_schema(
+        operation_id="redeemCode",
+        tags=["money"],
+        parameters=[IDEMPOTENCY],
+        request=RedemptionSerializer,
+        responses=answers(GrantSerializer, 400, 404, 409, 413, 415, 429, status=201),
+    )
+    def post(self, request: Request) -> Response:
+        """Turn a redemption code into credit. Ten codes tried in vain within an hour are enough."""
+        body = RedemptionSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        try:
+            code = redemption.read_code(body.validated_data["code"])
+        except redemption.InvalidCode as error:
+            raise invalid_request(f"code: {error}", "code") from error
+        customer_id, at = self.customer.pk, datetime.now(UTC)
+
+        def work() -> Answer:
+            grant = redemption.redeem(customer_id=customer_id, code=code, at=at)
+            return Answer(GrantSerializer(queries.grant_left(grant)).data, status=201)
+
+        if is_answered(request):
+            return once(request, work)
+        try:
+            with redemption.counted(customer_id, at=at):
+                return once(request, work)
+        except redemption.Refused as error:
+            status = 404 if isinstance(error, redemption.CodeNotFound) else 409
+            raise ApiError(status, error.code, str(error), param="code") from error
+        except redemption.TooManyFailures as error:
+            wait_s = -(-error.wait // timedelta(seconds=1))
+            raise ApiError(
+                429,
+                "too_many_attempts",
+                f"Too many codes were tried in vain. Try again in {wait_s} seconds.",
+                headers={"Retry-After": str(wait_s)},
+            ) from error
 
 
 class TransfersView(CustomerView):

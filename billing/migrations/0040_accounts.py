@@ -10,7 +10,7 @@ import relayadmin.db
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0021_spend_limit_timezones"),
+        ("billing", "0032_redemption_codes"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

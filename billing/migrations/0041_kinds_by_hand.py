@@ -42,6 +42,8 @@ class Migration(migrations.Migration):
                     ("manual", "Manual"),
                     ("write_off", "Write-off"),
                     ("closing", "Closing"),
+                    ("expiry", "Expiry"),
+                    ("void", "Void"),
                 ],
                 max_length=20,
             ),

@@ -69,6 +69,8 @@ class Transfer(HotModel):
         MANUAL = "manual"
         WRITE_OFF = "write_off", "Write-off"
         CLOSING = "closing"
+        EXPIRY = "expiry"
+        VOID = "void"
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)

@@ -3,6 +3,7 @@ from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
 from django.db import models
 
 from relayadmin.db import AmountField
@@ -25,6 +26,11 @@ class OperatorSettings(models.Model):
     )
     closing_grace_hours = models.PositiveSmallIntegerField(
         default=6, help_text="How long the scheduled job waits for late usage before it closes a month."
+    )
+    paid_credit_days = models.PositiveIntegerField(
+        default=365,
+        help_text="How many days after its purchase paid credit expires, unless a grant says otherwise; 0: never.",
+        validators=[MaxValueValidator(36_500)],
     )
     waiting_alarm_count = models.PositiveIntegerField(
         default=100, help_text="An alarm opens when more events than this wait for one and the same thing."

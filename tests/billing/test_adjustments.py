@@ -29,6 +29,7 @@ def grant(payer: Payer, amount: str, kind: str = "goodwill") -> None:
         reference="wire 1",
         key=f"key {random.random()}",
         at=AT,
+        never_expires=True,
     )
 
 

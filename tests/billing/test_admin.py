@@ -322,6 +322,7 @@ def test_there_is_one_row_of_operator_settings(operator: Client) -> None:
         "name": "Relay Ltd",
         "timezone": "Europe/Madrid",
         "closing_grace_hours": "6",
+        "paid_credit_days": "365",
         "waiting_alarm_count": "100",
         "waiting_alarm_minutes": "60",
     }

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOVEMBER = date(2026, 11, 1)
-PAID = {"kind": "paid", "reference": "wire 1"}
+PAID = {"kind": "paid", "reference": "wire 1", "never_expires": True}
 PROMO = {"kind": "promotional", "reference": ""}
 
 
@@ -86,7 +86,17 @@ class TestAGrant:
         assert first == again
         assert (payer.balance, Grant.objects.filter(customer=payer.customer).count()) == (5, 1)
 
-    @pytest.mark.parametrize("other", [{"amount": Decimal(6)}, {"kind": "promotional"}])
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"amount": Decimal(6)},
+            {"kind": "promotional"},
+            {"priority": 1},
+            {"never_expires": True},
+            {"expires_at": AT + timedelta(days=1)},
+            {"effective_at": AT + timedelta(days=1)},
+        ],
+    )
     def test_under_the_key_of_another_one_is_a_conflict(self, other: dict[str, Any]) -> None:
         payer = make_payer(credit="0")
         grant(payer, "5", "k")
@@ -126,6 +136,13 @@ class TestAGrant:
             ("key", {"key": "a\x00b"}),
             ("expires_at", {"expires_at": AT}),
             ("expires_at", {"expires_at": AT - timedelta(days=1)}),
+            ("expires_at", {"expires_at": AT + timedelta(days=1), "never_expires": True}),
+            ("expires_at", {"expires_at": AT + timedelta(days=1), "effective_at": AT + timedelta(days=1)}),
+            ("expires_at", {"expires_at": datetime(9999, 12, 31, tzinfo=UTC)}),
+            ("effective_at", {"effective_at": AT + timedelta(days=4_000)}),
+            ("priority", {"priority": 1_001}),
+            ("priority", {"priority": -1_001}),
+            ("is_refundable", {"is_refundable": True}),
         ],
     )
     def test_that_can_t_be_made_is_refused_by_its_field(self, field: str, wrong: dict[str, Any]) -> None:
@@ -167,13 +184,13 @@ class TestBurningDown:
         payer = make_payer(credit="0")
         for expires_at in (None, AT + timedelta(days=9), AT + timedelta(days=3), None):
             grant(payer, "1", expires_at=expires_at)
-        oldest, late, soon, newest = Grant.objects.filter(customer=payer.customer).order_by("pk")
-        Grant.objects.filter(pk=newest.pk).update(priority=-1)
+        grant(payer, "1", priority=-1)
+        oldest, late, soon, _, first = Grant.objects.filter(customer=payer.customer).order_by("pk")
         order = []
         for _ in range(4):
             (number,) = charge(payer, "1")
             order.append(GrantUse.objects.get(customer=payer.customer, transfer_id=number).grant_id)
-        assert order == [newest.pk, soon.pk, late.pk, oldest.pk]
+        assert order == [first.pk, soon.pk, late.pk, oldest.pk]
 
     def test_says_what_each_charge_took_of_each_grant(self) -> None:
         payer = make_payer(credit="0")
@@ -292,7 +309,7 @@ def test_whatever_is_given_and_taken_the_wallet_is_what_a_calculator_says(seed: 
         amounts = [Decimal(chance.randrange(1, 10**9)).scaleb(-chance.randrange(6, 16)) for _ in range(3)]
         if chance.random() < 0.5:
             kind = chance.choice(["paid", "promotional", "goodwill"])
-            grant(payer, str(amounts[0]), f"grant {step}", kind=kind, reference="r")
+            grant(payer, str(amounts[0]), f"grant {step}", kind=kind, reference="r", never_expires=True)
             shadow.give(kind, amounts[0])
         else:
             due = amounts[: chance.randrange(1, 4)]

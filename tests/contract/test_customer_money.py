@@ -44,6 +44,7 @@ def test_the_balance_shows_what_is_held_and_what_is_available() -> None:
     body = CustomerApi(payer).get("balance").body
 
     grants = body.pop("grants")
+    assert body.pop("scheduled_grants") == []
     assert body == {
         "balance": "49.970750",
         "held": "0.011100",
@@ -58,16 +59,32 @@ def test_the_balance_shows_what_is_held_and_what_is_available() -> None:
     assert grants[0]["id"].startswith("gr_")
     assert grants[0]["created_at"].endswith("Z")
     assert grants[0]["expires_at"] is None
+    assert grants[0]["effective_at"] == grants[0]["created_at"]
+    assert (grants[0]["priority"], grants[0]["is_refundable"]) == (0, False)
 
 
 def test_grants_stand_in_the_order_in_which_they_are_used() -> None:
     payer = make_payer(credit="0")
     soon, late = datetime.now(UTC) + timedelta(days=1), datetime.now(UTC) + timedelta(days=9)
-    give(payer, "1", "paid", "never")
+    give(payer, "1", "paid", "never", never_expires=True)
     give(payer, "2", "promotional", "late", expires_at=late)
     give(payer, "3", "goodwill", "soon", expires_at=soon)
     grants = CustomerApi(payer).get("balance").body["grants"]
     assert [grant["amount"] for grant in grants] == ["3.000000", "2.000000", "1.000000"]
+
+
+def test_paid_credit_expires_a_year_later_and_credit_to_come_is_not_in_the_balance() -> None:
+    payer = make_payer(credit="0")
+    begins = (datetime.now(UTC) + timedelta(days=2)).replace(microsecond=0)
+    give(payer, "3", "promotional", "later", effective_at=begins)
+    give(payer, "1", "paid", "now")
+    body = CustomerApi(payer).get("balance").body
+    assert (body["balance"], body["available"]) == ("1.000000", "1.000000")
+    (now,), (later,) = body["grants"], body["scheduled_grants"]
+    year = datetime.fromisoformat(now["expires_at"]) - datetime.fromisoformat(now["created_at"])
+    assert (year, now["is_refundable"]) == (timedelta(days=365), True)
+    assert (later["amount"], later["expires_at"]) == ("3.000000", None)
+    assert later["effective_at"] == f"{begins:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_a_customer_without_grants_has_a_balance_of_zero() -> None:

@@ -13,6 +13,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from metering.statements import close_invoices
+from tests.redemption import make_codes
 from tests.world import Answer, CustomerApi, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -74,6 +75,7 @@ def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
         "prices",
         "invoices",
         "invoices/{invoice_id}",
+        "redemptions",
         "transfers",
     }
     assert len({operation["operationId"] for _, operation in operations}) == len(operations)
@@ -112,5 +114,9 @@ def test_real_answers_fit_the_document() -> None:
     assert_fits(api.send("DELETE", path), "delete", "api-keys/{api_key_id}")
     assert_fits(api.send("PATCH", path, {"name": "c"}), "patch", "api-keys/{api_key_id}")
     assert_fits(api.send("POST", "api-keys", {}), "post", "api-keys")
+    (code,) = make_codes()
+    for _ in range(2):
+        assert_fits(api.send("POST", "redemptions", {"code": code}), "post", "redemptions")
+    assert_fits(api.send("POST", "redemptions", {}), "post", "redemptions")
     assert_fits(api.get("api-keys/key_x"), "get", "api-keys/{api_key_id}")
     assert_fits(api.get("usage", start="x"), "get", "usage")

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from billing import credits
 from billing import tasks as billing_tasks
 from billing.models import (
     Hold,
@@ -40,7 +41,7 @@ def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
     scheduled = {str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert scheduled <= set(app.tasks)
-    assert len(scheduled) == 12
+    assert len(scheduled) == 14
 
 
 @pytest.mark.django_db
@@ -58,6 +59,32 @@ class TestExpireHolds:
         assert did.result == {"expired": 1}
         assert (idle.result, idle.error) == (None, "")
         assert idle.duration_ms is not None
+
+
+@pytest.mark.django_db
+class TestCreditThatBeginsAndEnds:
+    def test_is_posted_announced_and_expired_each_in_its_time(self) -> None:
+        payer, now = make_payer(credit="0"), datetime.now(UTC)
+        credits.grant(
+            customer_id=payer.customer.pk,
+            amount=Decimal(5),
+            kind="promotional",
+            reason="",
+            reference="",
+            key="k",
+            at=now,
+            effective_at=now + timedelta(days=1),
+            expires_at=now + timedelta(days=60),
+        )
+        assert billing_tasks.post_scheduled_grants() is None
+        seen: list[dict[str, Any] | None] = []
+        for days in (1, 30, 53, 60, 60):
+            with time_machine.travel(now + timedelta(days=days, minutes=1), tick=False):
+                seen += [billing_tasks.post_scheduled_grants(), billing_tasks.expire_credit()]
+        told = {"taken": 0, "announced": 1}
+        assert seen == [{"posted": 1}, None, None, told, None, told, None, {"taken": 1, "announced": 0}, None, None]
+        assert payer.balance == 0
+        assert last_run("billing.expire_credit").error == ""
 
 
 @pytest.mark.django_db

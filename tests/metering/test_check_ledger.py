@@ -282,7 +282,8 @@ TAMPERINGS = {
         ["back to paid grants by tr_"],
     ),
     "grant of another kind than what came back to it": (
-        "UPDATE billing_grant SET kind = 'promotional' WHERE customer_id = {c} AND kind = 'paid'",
+        "UPDATE billing_grant SET kind = 'promotional', is_refundable = false"
+        " WHERE customer_id = {c} AND kind = 'paid'",
         ["back to promotional grants by tr_", "back to paid grants by tr_"],
     ),
     "money back booked on the other account": (BOOKED_OTHERWISE, ["back to promotional grants", "back to paid grants"]),

@@ -14,7 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from billing.admin.base import ReadOnlyAdmin
 from billing.models import Customer, Grant, OperatorSettings, Wallet
-from tests.operator import fill, key_of, log_in, make_staff, page
+from tests.operator import fill, fill_credit, key_of, log_in, make_staff, page
 from tests.world import make_payer
 
 PASSWORD = "a long pass phrase of the tests"
@@ -46,7 +46,7 @@ def test_every_model_of_ours_has_a_page_and_a_place_in_the_sidebar(operator: Cli
 
 @pytest.mark.parametrize("model", MODELS, ids=label)
 def test_list_and_object_pages_answer_with_few_queries(model: Any, operator: Client) -> None:
-    fill()
+    fill_credit(fill())
     with CaptureQueriesContext(connection) as queries:
         listed = operator.get(page(model, "changelist"))
     assert listed.status_code == (302 if model is OperatorSettings else 200)
@@ -64,7 +64,7 @@ def test_any_search_term_is_answered(model: Any, operator: Client) -> None:
 
 @pytest.mark.parametrize("model", READ_ONLY, ids=label)
 def test_what_is_read_only_refuses_adding_changing_and_deleting(model: Any, operator: Client) -> None:
-    fill()
+    fill_credit(fill())
     assert operator.post(page(model, "add"), {}).status_code == 403
     row = model._default_manager.order_by("-pk").first()
     if row is not None:
