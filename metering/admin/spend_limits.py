@@ -18,7 +18,7 @@ from billing.admin.operation import OperatorSettingsAdmin
 from billing.models import SpendCounter, SpendLimit
 from metering import spend
 from metering.admin import spend_limit_panels as panels
-from metering.admin.spend_limit_form import set_spend_limits
+from metering.admin.spend_limit_form import has_limits_permission, set_spend_limits
 from metering.tasks import count_spend_anew
 from relayadmin.money import EXACT, amount_text
 
@@ -183,6 +183,7 @@ class SpendCounterAdmin(CustomerColumn, HotModelAdmin):
 
 CustomerAdmin.more_panels.insert(0, panels.customers_panel)
 CustomerAdmin.set_spend_limits = set_spend_limits
+CustomerAdmin.has_limits_permission = has_limits_permission
 CustomerAdmin.actions_detail = (*CustomerAdmin.actions_detail, "set_spend_limits")
 HoldAdmin.scope_names += [panels.name_of_key]
 # Which application the task belongs to is settled only when it is called.
