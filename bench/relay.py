@@ -1,4 +1,4 @@
-"""Benchmarks of the relay API: ingest, duplicates, raw COPY, an empty view, authorizations."""
+"""Benchmarks of the relay API: ingest, duplicates, raw COPY, an empty view, authorizations, leases."""
 
 import json
 import random
@@ -16,6 +16,7 @@ from metering import keys
 from metering.models import ApiKey
 from relayadmin import ids
 from relayadmin.db import server_cursor
+from relayadmin.money import amount_text
 
 CUSTOMERS = 2_000
 EVENTS_PER_BATCH = 2_000
@@ -24,6 +25,8 @@ WARM_UP_BATCHES = 6
 AUTHORIZATIONS = 12_000
 # Enough that nearly every customer is known to both processes, as in a relay's steady state.
 WARM_UP_AUTHORIZATIONS = 6_000
+LEASES = 6_000
+REQUESTS_OF_A_LEASE = 100
 MODEL = "claude-sonnet-4-20250514"
 
 
@@ -62,6 +65,11 @@ def measure(port: int) -> dict[str, float]:
     results["authorize_p99_ms"] = round(run.percentile_ms(0.99), 2)
     one = [_authorization(f"o{number}", customers[0][1], token) for number in range(AUTHORIZATIONS // 3)]
     results["authorize_one_customer_per_s"] = round(_expect(load.play(port, one, connections=8), 201).per_second)
+    # What a lease is asked for: so many times what one of the requests above holds.
+    amount = REQUESTS_OF_A_LEASE * Decimal(json.loads(run.last_body)["amount"])
+    leases = [_lease(f"l{number}", customers[number % CUSTOMERS][1], token, amount) for number in range(LEASES)]
+    leased = _expect(load.play(port, leases, connections=8), 201)
+    results["lease_requests_per_s"] = round(leased.per_second * REQUESTS_OF_A_LEASE)
     return results
 
 
@@ -139,6 +147,12 @@ def _authorization(request_id: str, api_key: str, token: str) -> bytes:
         "cache_ttl": None,
         "client_ip": "203.0.113.9",
     }
+    return load.request("/relay/v1/authorizations", json.dumps(body).encode(), token)
+
+
+def _lease(request_id: str, api_key: str, token: str, amount: Decimal) -> bytes:
+    lease = {"amount": amount_text(amount), "minimum": "0.10", "seconds": 60}
+    body = {"api_key": api_key, "request_id": request_id, "lease": lease}
     return load.request("/relay/v1/authorizations", json.dumps(body).encode(), token)
 
 

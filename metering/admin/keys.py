@@ -17,7 +17,7 @@ from billing.admin.ledger import CustomerColumn
 from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from metering import keys
 from metering.admin import spend_limit_panels
-from metering.admin.spend_limit_form import set_spend_limits
+from metering.admin.spend_limit_form import has_limits_permission, set_spend_limits
 from metering.models import ApiKey, RelayToken
 from metering.models.keys import check_networks
 
@@ -105,6 +105,7 @@ class ApiKeyAdmin(CustomerColumn, SecretAdmin):
     what_it_stops = "Requests with it are refused; what it has used is charged all the same."
     actions_detail = ("set_spend_limits", "revoke")
     set_spend_limits = set_spend_limits
+    has_limits_permission = has_limits_permission
     more_panels = [spend_limit_panels.keys_panel]
     list_display = (
         "public_id",

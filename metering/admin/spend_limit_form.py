@@ -97,11 +97,16 @@ class SpendLimitForm(forms.Form):
         return f"Operator's limits of {spender.name}: {said or 'none'}."
 
 
+def has_limits_permission(page: OperatorAdmin, request: HttpRequest, obj: Any = None) -> bool:
+    """Who may set limits, whichever page the action stands on."""
+    return request.user.has_perm("billing.change_spendlimit")
+
+
 @action(
     description="Set spend limits",
     url_path="spend-limits",
     icon="speed",
-    permissions=["billing.change_spendlimit"],
+    permissions=["limits"],
 )
 def set_spend_limits(page: OperatorAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
     """An action of a customer's and of a key's page: show the form, or do what it says."""

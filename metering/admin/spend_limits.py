@@ -19,7 +19,7 @@ from billing.models import SpendCounter, SpendLimit
 from metering import spend
 from metering.admin import spend_limit_panels as panels
 from metering.admin.closing import ClosableCustomerAdmin
-from metering.admin.spend_limit_form import set_spend_limits
+from metering.admin.spend_limit_form import has_limits_permission, set_spend_limits
 from metering.tasks import count_spend_anew
 from relayadmin.money import EXACT, amount_text
 
@@ -184,6 +184,7 @@ class SpendCounterAdmin(CustomerColumn, HotModelAdmin):
 
 CustomerAdmin.more_panels.insert(0, panels.customers_panel)
 ClosableCustomerAdmin.set_spend_limits = set_spend_limits
+ClosableCustomerAdmin.has_limits_permission = has_limits_permission
 ClosableCustomerAdmin.actions_detail = (
     *ClosableCustomerAdmin.actions_detail[:-1],
     "set_spend_limits",

@@ -198,7 +198,7 @@ AMOUNTS: dict[str, Callable[[Payer], tuple[str, list[Any]]]] = {
         [payer.customer.pk],
     ),
     "a hold": lambda payer: (
-        "SELECT * FROM billing_place_hold(%s, 'r', '\\x00', {amount}, now(), now(), '{{}}')",
+        "SELECT * FROM billing_place_hold(%s, 'r', '\\x00', {amount}, now(), now(), '{{}}', '', NULL, NULL)",
         [payer.customer.pk],
     ),
 }
