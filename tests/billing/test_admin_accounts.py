@@ -250,6 +250,7 @@ def test_the_limits_are_settings_and_never_below_zero(operator: Client) -> None:
         "closing_grace_hours": "6",
         "waiting_alarm_count": "100",
         "waiting_alarm_minutes": "60",
+        "paid_credit_days": "365",
     }
     assert "must not be below zero" in text_of(operator.post(address, {**form, "suspend_debt_above": "-1"}))
     assert operator.post(address, {**form, "second_person_above": "250", "suspend_debt_above": "0"}).status_code == 302

@@ -79,7 +79,7 @@ class TestDebits:
         adjust(payer, "promotional", "3", expires_at=AT + timedelta(days=30))
         row = adjust(payer, "debit", "4.5", account="processing_fees")
         assert sides(payer, row.transfer_id) == {"wallet": Decimal("-4.5"), "processing_fees": Decimal("4.5")}
-        assert remaining(payer) == [0, Decimal("1.5"), 0]
+        assert remaining(payer) == [1, Decimal("0.5"), 0], "what expires first pays first"
         assert Transfer.objects.get(customer=payer.customer, pk=row.transfer_id).kind == "manual"
         assert "revenue" not in sums(payer)
         assert_books(payer)

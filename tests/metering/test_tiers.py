@@ -112,12 +112,12 @@ class TestPromotion:
     def test_happens_with_the_scheduled_job_and_once(self) -> None:
         payer, at = make_payer(), now()
         top_up(payer, "5")
-        assert tasks.promote_customers() == {"promoted": 1}
+        assert tasks.promote_customers() == {"promoted": 1, "limited": 1}
         assert tasks.promote_customers() is None
         since = CustomerTier.objects.get(customer=payer.customer).since
         assert at <= since <= now()
         top_up(payer, "35")
-        assert tasks.promote_customers() == {"promoted": 1}
+        assert tasks.promote_customers() == {"promoted": 1, "limited": 1}
         assert tier_of(payer) == "Tier 2"
         assert CustomerTier.objects.get(customer=payer.customer).since > since
 
@@ -283,7 +283,7 @@ class TestTheOperator:
         tiers.pin(customer_id=payer.customer.pk, tier_id=UsageTier.objects.get(name="Tier 1").pk, at=now())
         has = CustomerTier.objects.get(customer=payer.customer)
         assert operator.post(page(CustomerTier, "change", has.pk), {"tier": str(has.tier_id)}).status_code == 302
-        assert tasks.promote_customers() == {"promoted": 1}
+        assert tasks.promote_customers() == {"promoted": 1, "limited": 1}
         assert tier_of(payer) == "Tier 2"
 
     def test_saves_a_customer_without_a_tier_and_none_appears(self, operator: Client) -> None:
