@@ -243,6 +243,7 @@ def settings_form(**changes: str) -> dict[str, str]:
         "closing_grace_hours": "6",
         "waiting_alarm_count": "100",
         "waiting_alarm_minutes": "60",
+        "paid_credit_days": "365",
         **changes,
     }
 
