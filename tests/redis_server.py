@@ -76,4 +76,8 @@ def let_pass(scope: str, seconds: int, *, url: str) -> None:
     """What so many seconds do to the windows of a key or customer: all that is kept of them comes nearer its end."""
     client = redis.Redis.from_url(url)
     for key in client.scan_iter(match=f"relayadmin:*{scope}*"):
-        client.pexpire(key, max(1, client.pttl(key) - seconds * 1000))
+        left_ms = client.pttl(key) - seconds * 1000
+        if left_ms > 0:
+            client.pexpire(key, left_ms)
+        else:
+            client.delete(key)  # In its last millisecond it would still count.
