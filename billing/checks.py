@@ -1,6 +1,6 @@
 """What every check of the books shares: its scope, one snapshot, and where an incremental one begins."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,6 +26,10 @@ class Scope:
     @property
     def parameters(self) -> dict[str, Any]:
         return {"first": self.first, "last": self.last, "full": self.full}
+
+    def around(self, customers: Collection[int]) -> "Scope":
+        """As little of it as holds all of these customers."""
+        return Scope(min(customers), max(customers), self.full)
 
 
 @dataclass(frozen=True, slots=True)

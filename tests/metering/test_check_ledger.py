@@ -240,6 +240,52 @@ TAMPERINGS = {
         "UPDATE metering_usageevent SET transfer_id = 1 WHERE customer_id = {c} AND charge > 0",
         ["that name tr_", "charge of tr_"],
     ),
+    "free event of a transfer that is not there": (
+        "UPDATE metering_usageevent SET transfer_id = 1 WHERE customer_id = {c} AND charge = 0",
+        ["that name tr_"],
+    ),
+    "event of a transfer that granted credit": (
+        "UPDATE metering_usageevent SET transfer_id = (SELECT min(id) FROM billing_transfer WHERE customer_id = {c}"
+        " AND kind = 'grant') WHERE customer_id = {c} AND charge > 0",
+        ["that name tr_", "charge of tr_"],
+    ),
+    "free event of a transfer that granted credit": (
+        "UPDATE metering_usageevent SET transfer_id = (SELECT min(id) FROM billing_transfer WHERE customer_id = {c}"
+        " AND kind = 'grant') WHERE customer_id = {c} AND charge = 0",
+        ["that name tr_"],
+    ),
+    "transfer in another period": (
+        "UPDATE billing_transfer SET period = '2020-01-01' WHERE customer_id = {c} AND kind = 'usage'",
+        ["charge of tr_", "that name tr_"],
+    ),
+    "transfer without a period": (
+        "UPDATE billing_transfer SET period = NULL WHERE customer_id = {c} AND kind = 'usage'",
+        ["charge of tr_", "that name tr_"],
+    ),
+    "usage that became a grant": (
+        "UPDATE billing_transfer SET kind = 'grant' WHERE customer_id = {c} AND kind = 'usage'",
+        ["that name tr_"],
+    ),
+    "grant that became usage": (
+        "UPDATE billing_transfer SET kind = 'usage', period = '2026-10-01' WHERE customer_id = {c} AND kind = 'grant'",
+        ["charge of tr_"],
+    ),
+    "charge of one transfer moved to another": (
+        "UPDATE metering_usageevent e SET transfer_id = t.id FROM (SELECT min(transfer_id) AS id FROM"
+        " metering_usageevent WHERE customer_id = {c} AND period = '2026-10-01') t WHERE customer_id = {c}"
+        " AND period = '2026-10-01' AND transfer_id IS NOT NULL",
+        ["charge of tr_"],
+    ),
+    "wallet entry of another transfer": (
+        "ALTER TABLE billing_entry DROP CONSTRAINT entry_number_names_its_transfer;"
+        "UPDATE billing_entry SET transfer_id = 1 WHERE customer_id = {c} AND wallet_version = 3",
+        ["transfers tr_", "sum of the entries of tr_", "charge of tr_"],
+    ),
+    "two wallet entries with each other's amount": (
+        "UPDATE billing_entry e SET amount = o.amount FROM billing_entry o WHERE e.customer_id = {c}"
+        " AND o.customer_id = {c} AND e.wallet_version IN (3, 5) AND o.wallet_version = 8 - e.wallet_version",
+        ["balance after tr_", "sum of the entries of tr_", "charge of tr_"],
+    ),
     "event in another period": (
         "UPDATE metering_usageevent SET period = '2020-01-01' WHERE customer_id = {c} AND charge > 0",
         ["charge of events in 2020-01-01", "charge of tr_", "charge of hour"],
