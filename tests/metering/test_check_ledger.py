@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from billing import credits, holds
 from billing.checks import snapshot
 from billing.models import Customer, VerifiedWallet, Wallet
-from metering import parking, pricing, statements
+from metering import parking, pricing, statements, verification
 from metering.models import CustomerPlan, Model, ModelAlias, Plan, UsageEvent, VerifiedUsage
 from metering.verification import Verified, verify_books
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
@@ -519,6 +519,41 @@ class TestIncremental:
         first = UsageEvent.objects.filter(customer=payer.customer).order_by("id")[0]
         tamper(f"UPDATE metering_usageevent SET charge = 1 WHERE customer_id = {{c}} AND id = {first.pk}", payer)
         assert any("charge of evt_" in what for what in differences(full=False))
+
+
+@pytest.mark.usefixtures("committed")
+class TestManyCustomers:
+    """Outside a transaction the runs of customers are shared out among connections."""
+
+    def test_each_is_checked_once_and_named_in_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_CUSTOMERS", 2)
+        payers = [make_payer(name=f"Many {number}") for number in range(9)]
+        Relay().report(*(make_event(payer) for payer in payers))
+        wrong = [payers[1], payers[4], payers[8]]
+        for payer in wrong:
+            Wallet.objects.filter(customer=payer.customer).update(held=1)
+        verified = verify_books(full=True, at=now())
+        Wallet.objects.filter(customer__in=[payer.customer for payer in wrong]).update(held=0)
+        mine = {payer.customer.public_id for payer in payers}
+        found = [customer for customer, _ in verified.differences if customer in mine]
+        assert found == [payer.customer.public_id for payer in wrong]
+        assert verified.checked["customers"] == Customer.objects.count()
+        assert verified.checked["events"] == UsageEvent.objects.count()
+        right = set(VerifiedUsage.objects.values_list("customer__public_id", flat=True))
+        assert mine - right == set(found)
+
+    def test_what_stops_one_connection_stops_the_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_CUSTOMERS", 1)
+        payers = [make_payer(name=f"Stopped {number}") for number in range(4)]
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE billing_grantuse RENAME TO not_there")
+        try:
+            with pytest.raises(ProgrammingError):
+                verify_books(full=True, at=now())
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE not_there RENAME TO billing_grantuse")
+        assert not VerifiedUsage.objects.filter(customer__in=[payer.customer for payer in payers]).exists()
 
 
 @pytest.mark.usefixtures("committed")
