@@ -2,7 +2,8 @@
 
 Every check is one statement about a run of customers (`Scope`), all of them on one snapshot. A full check begins at
 the first entry, an incremental one after the version at which the customer was last found right. What is particular to
-grants is in billing.grant_checks, the usage side in metering.usage_checks; all are run by metering.verification.
+grants is in billing.grant_checks, the usage side in metering.usage_checks and metering.movement_checks; all are run by
+metering.verification.
 """
 
 from collections.abc import Sequence
@@ -100,16 +101,51 @@ CROSS JOIN LATERAL (VALUES
 ) d (what, is_amount, expected, found)
 WHERE i.customer_id {HERE} AND i.status <> 'draft' AND d.expected <> d.found ORDER BY i.customer_id, i.id"""
 
-_ALWAYS = (_HELD, _INVOICES)
-_ONLY_FULL = (_RESOLVED,)
+
+def _wrong_wallets_sql(*, full: bool) -> str:
+    """The customers of whom `_wallets_sql` or `_running_sql` has something to say.
+
+    If each entry has the balance and version that all entries up to it make, the last one's must be the wallet's.
+    """
+    version, balance = ("", "") if full else ("s.after_version + ", "s.start + ")
+    return f"""{SINCE}
+SELECT customer_id FROM (
+    SELECT e.customer_id, e.wallet_version, {version}row_number() OVER steps AS version,
+           e.balance_after, {balance}sum(e.amount) OVER steps AS balance
+    FROM {rows_after("billing_entry", "e.wallet_version > s.after_version", full=full)}
+        AND e.wallet_version IS NOT NULL
+    WINDOW steps AS (PARTITION BY e.customer_id ORDER BY e.wallet_version ROWS UNBOUNDED PRECEDING)
+) e WHERE wallet_version <> version OR balance_after <> balance
+UNION
+SELECT c.id FROM billing_customer c LEFT JOIN since s ON s.customer_id = c.id LEFT JOIN LATERAL (
+    SELECT e.wallet_version, e.balance_after FROM billing_entry e
+    WHERE e.customer_id = c.id AND e.wallet_version IS NOT NULL ORDER BY e.wallet_version DESC LIMIT 1
+) e ON true
+WHERE c.id {HERE} AND (s.version IS DISTINCT FROM coalesce(e.wallet_version, 0)
+    OR s.balance IS DISTINCT FROM coalesce(e.balance_after, 0))"""
 
 
 def check_ledger(scope: Scope) -> list[Difference]:
     """Every difference in the ledger of these customers; on the caller's snapshot."""
+    return check_accounts(scope) + check_transfers(scope)
+
+
+def check_accounts(scope: Scope) -> list[Difference]:
+    """Every difference but those of `check_transfers`."""
     full = scope.full
-    moving = (_wallets_sql(full=full), _running_sql(full=full), _transfers_sql(full=full))
-    checks = moving + _ALWAYS + (_ONLY_FULL if full else ()) + grant_checks(full=full)
-    return [found for sql in checks for found in differences(sql, scope)]
+    found: list[Difference] = []
+    wrong = [customer_id for (customer_id,) in fetch(_wrong_wallets_sql(full=full), scope.parameters)]
+    if wrong:
+        some = scope.around(wrong)
+        found += differences(_wallets_sql(full=full), some) + differences(_running_sql(full=full), some)
+    for sql in (_HELD, _INVOICES, *((_RESOLVED,) if full else ()), *grant_checks(full=full)):
+        found += differences(sql, scope)
+    return found
+
+
+def check_transfers(scope: Scope) -> list[Difference]:
+    """Every transfer of these customers whose entries are not what they should be."""
+    return differences(_transfers_sql(full=scope.full), scope)
 
 
 def count_rows(scope: Scope) -> dict[str, int]:

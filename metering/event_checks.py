@@ -53,8 +53,12 @@ _TOUCHED_HOURS = f"""(
         SELECT e.occurred_at FROM metering_usageevent e WHERE e.customer_id = a.customer_id AND e.id = a.event_number
     ) e ON true
 )"""
-_EVENTS_OF_TOUCHED = """(SELECT e.* FROM touched t JOIN metering_usageevent e ON e.customer_id = t.customer_id
-    AND e.occurred_at >= t.hour AND e.occurred_at < t.hour + interval '1 hour')"""
+_EVENTS_OF_TOUCHED = """
+    SELECT e.customer_id, e.id, e.event_id, e.period, e.occurred_at, e.api_key_id, e.model_id, e.channel_id,
+           e.price_set_id, e.charge, e.cost, e.quantities, e.parts
+    FROM touched t JOIN metering_usageevent e ON e.customer_id = t.customer_id
+        AND e.occurred_at >= t.hour AND e.occurred_at < t.hour + interval '1 hour'
+"""
 _TOUCHED = "(SELECT h.* FROM touched t JOIN metering_usagehour h USING (customer_id, hour))"
 # The calls inside a response, with the columns of an event; the first is the request.
 _CALLS = """(
@@ -70,9 +74,10 @@ _PARTS_DIFFER = """(e.model_id, e.price_set_id) <>
         FROM jsonb_array_elements(e.parts) AS listed (part), jsonb_each_text(part->'quantities') AS used
         GROUP BY used.key) AS summed)"""
 # What adjustments take off and add, with the columns of their event: they count in its hour, in a period of their own.
-_SIDES = """(
-    SELECT e.customer_id, e.id, e.event_id, e.occurred_at, a.period, e.api_key_id, side.* FROM {source} e
+_SIDES = """
+    SELECT e.customer_id, e.id, e.occurred_at, a.period, e.api_key_id, side.* FROM {source} e
     JOIN metering_usageadjustment a ON a.customer_id = e.customer_id AND a.event_number = e.id
+        AND a.customer_id {here}
     CROSS JOIN LATERAL (VALUES
         (-1, a.old_model_id, a.old_channel_id, a.old_price_set_id, a.old_charge::numeric, a.old_cost::numeric,
             a.old_quantities, a.old_parts),
@@ -80,17 +85,21 @@ _SIDES = """(
             a.new_parts)
     ) side (sign, model_id, channel_id, price_set_id, charge, cost, quantities, parts)
     WHERE side.price_set_id IS NOT NULL
-)"""
+"""
+# No index leads from a number to its key, so only a full check asks for the events of all keys.
+_KEYS_OF_TOUCHED = f"""UNION ALL (
+    SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM touched_events e
+    LEFT JOIN metering_eventkey k ON k.customer_id = e.customer_id AND k.event_id = e.event_id
+    WHERE k.id IS DISTINCT FROM e.id ORDER BY e.id LIMIT {DIFFERENCES_MAX})"""
 _KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
 
 
 def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     """Events summed up by hour against the hourly usage, each recomputed from quantities × unit prices on the way.
 
-    Rows: ('event', customer, number of the first wrong event of an hour, …), ('key', customer, number of the first id
-    without an event, …), ('hour', customer, …, its key, what it should be, what it is), and one ('count', events,
-    hours). Only `meters` are summed up: an event with another one counts as wrong. The unit prices of one token or
-    call are parameters, because workers that read in parallel can't share a result of the statement's own.
+    Rows: ('event', customer, number of the first wrong event of an hour, …), ('hour', customer, …, its key, what it
+    should be, what it is), and one ('count', events, hours). Only `meters` are summed up: an event with another one
+    counts as wrong. The unit prices of one token or call are parameters, an array each.
     """
     columns = ["price_set_id", "is_at_cost", *(f"{kind}_{meter}" for kind in ("charge", "cost") for meter in meters)]
     types = ["bigint", "boolean"] + ["numeric"] * (len(columns) - 2)
@@ -101,9 +110,8 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     sums = "".join(f", coalesce(sum({meter}), 0) AS {meter}" for meter in meters)
 
     def amount(kind: str) -> str:
-        # A quantity without a price makes it null, which is no charge: the event is wrong.
-        parts = [f"CASE WHEN {meter} IS NULL THEN 0 ELSE {meter} * {kind}_{meter} END" for meter in meters]
-        return " + ".join(parts) or "0"
+        # The price of a meter without one is NaN, and so is the amount: the event is wrong.
+        return " + ".join(f"coalesce({meter} * {kind}_{meter}, 0)" for meter in meters) or "0"
 
     def figures(side: str, known: Sequence[str]) -> str:
         pairs = [f"'{name}', {side}.{name}" for name in ("requests", "charge", "cost", *known)]
@@ -111,75 +119,68 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
 
     differ = [f"p.{name} IS DISTINCT FROM h.{name}" for name in ("requests", "charge", "cost", *meters)]
     differ += [f"coalesce(h.{meter}, 0) <> 0" for meter in NAMES if meter not in meters]
-    touched = "" if full else f", touched AS MATERIALIZED {_TOUCHED_HOURS}"
-    # No index leads from a number to its key, so only a full check asks for the events of all keys.
-    keys = (
-        f"FULL JOIN (SELECT customer_id, id, event_id FROM metering_eventkey WHERE customer_id {HERE}) k"
-        " USING (customer_id, id)"
-        if full
-        else "LEFT JOIN metering_eventkey k ON k.customer_id = e.customer_id AND k.event_id = e.event_id"
-    )
-    customer, number = ("customer_id", "id") if full else ("e.customer_id", "e.id")
-    source = ALL_EVENTS if full else _EVENTS_OF_TOUCHED
-    sides = _SIDES.format(source=source)
-    return f"""{SINCE}{touched}, parts AS MATERIALIZED (
-        SELECT {customer}, hour, period, api_key_id, model_id, channel_id, price_set_id, count(e.id) AS rows,
-               coalesce(sum(e.counted), 0) AS counted, coalesce(sum(e.requests), 0) AS requests,
-               sum(charge) AS charge, sum(cost) AS cost{sums},
-               min({number}) FILTER (WHERE e.id IS NOT NULL AND (k.event_id IS DISTINCT FROM e.event_id
-                   OR k.id <> e.id OR (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
-                   OR charge IS DISTINCT FROM {amount("charge")}
+    # All events are read from their table, whose index knows those with parts; the others are looked up once.
+    source = ALL_EVENTS if full else "touched_events"
+    touched = f", touched AS MATERIALIZED {_TOUCHED_HOURS}, touched_events AS MATERIALIZED ({_EVENTS_OF_TOUCHED})"
+    sides = _SIDES.format(source=source, here=HERE)
+    return f"""{SINCE}{"" if full else touched}, sides AS MATERIALIZED ({sides}), parts AS MATERIALIZED (
+        SELECT {_KEY}, sum(counted) AS counted, sum(requests) AS requests, sum(charge) AS charge, sum(cost) AS cost
+               {sums}, min(id) FILTER (WHERE (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
+                   OR is_at_cost IS NULL OR charge IS DISTINCT FROM {amount("charge")}
                    OR CASE WHEN is_at_cost THEN cost <> charge ELSE cost IS DISTINCT FROM {amount("cost")} END
-               )) AS wrong,
-               min({number}) FILTER (WHERE e.id IS NULL AND w.parked IS NULL) AS lost
+               ) AS wrong
         FROM (
-            SELECT customer_id, id, event_id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
-                   1 AS counted, 1 AS requests, charge, cost, quantities{counts}
+            SELECT customer_id, id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
+                   1 AS counted, 1 AS requests, charge::numeric, cost::numeric, quantities{counts}
             FROM {source} e WHERE parts IS NULL
             UNION ALL
-            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
+            SELECT customer_id, id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
                    call.price_set_id, call.requests, call.requests, call.charge, call.cost, call.quantities
                    {counts.replace("quantities", "call.quantities")}
             FROM {source} e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
             UNION ALL
-            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, model_id, channel_id, price_set_id,
+            SELECT customer_id, id, {_HOUR}, period, api_key_id, model_id, channel_id, price_set_id,
                    0, sign, sign * charge, sign * cost, quantities{signed}
-            FROM {sides} e WHERE parts IS NULL
+            FROM sides e WHERE parts IS NULL
             UNION ALL
-            SELECT customer_id, id, event_id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
+            SELECT customer_id, id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
                    call.price_set_id, 0, sign * call.requests, sign * call.charge, sign * call.cost, call.quantities
                    {signed.replace("quantities", "call.quantities")}
-            FROM {sides} e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
+            FROM sides e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
         ) e
-        LEFT JOIN {prices} USING (price_set_id) {keys}
-        LEFT JOIN (
-            SELECT customer_id AS parked_customer, number AS parked FROM metering_parkedevent
-            WHERE customer_id {HERE} AND resolution <> 'settled'
-        ) w ON w.parked_customer = k.customer_id AND w.parked = k.id
-        GROUP BY {_KEY.replace("customer_id", customer)}
+        LEFT JOIN {prices} USING (price_set_id)
+        GROUP BY {_KEY}
     ), compared AS (
         SELECT customer_id, jsonb_build_object('hour', hour, 'period', period, 'API key', api_key_id, 'model', model_id,
                    'channel', channel_id, 'price set', price_set_id) AS key,
                {figures("p", meters)} AS expected, {figures("h", NAMES)} AS found
-        FROM (SELECT * FROM parts WHERE rows > 0) p
-        FULL JOIN {_ALL_HOURS if full else _TOUCHED} h USING ({_KEY})
+        FROM parts p FULL JOIN {_ALL_HOURS if full else _TOUCHED} h USING ({_KEY})
         WHERE {" OR ".join(differ)}
     )
     (SELECT 'event' AS kind, customer_id, wrong AS number, NULL::jsonb AS key, NULL::jsonb AS expected,
             NULL::jsonb AS found FROM parts WHERE wrong IS NOT NULL ORDER BY wrong LIMIT {DIFFERENCES_MAX})
-    UNION ALL (SELECT 'key', customer_id, lost, NULL, NULL, NULL FROM parts WHERE lost IS NOT NULL
-               ORDER BY lost LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM {source} e
                WHERE parts IS NOT NULL AND ((e.charge::numeric, e.cost::numeric) IS DISTINCT FROM
                    (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
                LIMIT {DIFFERENCES_MAX})
     UNION ALL (SELECT 'hour', customer_id, NULL, key, expected, found FROM compared LIMIT {DIFFERENCES_MAX})
-    UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM {sides} e
+    UNION ALL (SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM sides e
                WHERE parts IS NOT NULL AND ((e.charge, e.cost) IS DISTINCT FROM
                    (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
                LIMIT {DIFFERENCES_MAX})
-    UNION ALL SELECT 'count', coalesce(sum(counted), 0)::bigint, count(*) FILTER (WHERE rows > 0), NULL, NULL, NULL
-              FROM parts"""
+    UNION ALL SELECT 'count', coalesce(sum(counted), 0)::bigint, count(*), NULL, NULL, NULL FROM parts
+    {"" if full else _KEYS_OF_TOUCHED}"""
+
+
+# Rows: ('event', customer, number of one whose id has another number, …), ('key', customer, number of a lost event, …).
+_ALL_KEYS = f"""
+SELECT CASE WHEN e.event_id IS NULL THEN 'key' ELSE 'event' END, customer_id, id, NULL, NULL, NULL
+FROM {ALL_EVENTS} e
+FULL JOIN (SELECT customer_id, id, event_id FROM metering_eventkey WHERE customer_id {HERE}) k USING (customer_id, id)
+WHERE e.event_id IS DISTINCT FROM k.event_id AND (e.event_id IS NOT NULL OR NOT EXISTS (
+    SELECT FROM metering_parkedevent w WHERE w.customer_id = k.customer_id AND w.number = k.id
+        AND w.resolution <> 'settled'
+)) ORDER BY customer_id, id LIMIT {DIFFERENCES_MAX}"""
 
 
 def check_events(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
@@ -188,20 +189,24 @@ def check_events(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
     if len(rows) > 1:
         # Something is wrong: perhaps only that some meter is in events and not in hours.
         rows = _compare_hours(scope, NAMES)
-    of_events: list[Difference] = []
+    if scope.full:
+        rows += fetch(_ALL_KEYS, scope.parameters)
+    wrong: dict[tuple[int, int], None] = {}
+    of_keys: list[Difference] = []
     of_hours: list[Difference] = []
     counts = {"events": 0, "hours": 0}
     for kind, customer_id, number, key, expected, found in rows:
         if kind == "count":
             counts = {"events": customer_id, "hours": number}
         elif kind == "event":
-            of_events += _explain_event(customer_id, number)
+            wrong[customer_id, number] = None
         elif kind == "key":
             name = ids.hot_id("evt", customer_id, number)
-            of_events.append(Difference(customer_id, f"events of the id of {name}", "1", "0"))
+            of_keys.append(Difference(customer_id, f"events of the id of {name}", "1", "0"))
         else:
             of_hours += _explain_hour(customer_id, _decode(key), _decode(expected), _decode(found))
-    return of_events + of_hours, counts
+    of_events = [found for customer_id, number in wrong for found in _explain_event(customer_id, number)]
+    return of_events + of_keys + of_hours, counts
 
 
 def _compare_hours(scope: Scope, meters: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -209,7 +214,7 @@ def _compare_hours(scope: Scope, meters: Sequence[str]) -> list[tuple[Any, ...]]
 
 
 def _prices(meters: Sequence[str]) -> dict[str, str]:
-    """All price sets as columns: arrays of the prices of one token or call, empty where a meter has none."""
+    """All price sets as columns: arrays of the prices of one token or call, NaN where a meter has none."""
     columns: dict[str, list[object]] = {"price_set_id": [], "is_at_cost": []}
     columns |= {f"{kind}_{meter}": [] for kind in ("charge", "cost") for meter in meters}
     for number, priced in fetch("SELECT id, (content->'meters')::text FROM metering_priceset ORDER BY id", {}):
@@ -219,7 +224,7 @@ def _prices(meters: Sequence[str]) -> dict[str, str]:
         for meter in meters:
             price = prices.get(meter)
             for kind in ("charge", "cost"):
-                one = "NULL" if price is None else line_amount(1, Decimal(price[kind]), price["per"])
+                one = "NaN" if price is None else line_amount(1, Decimal(price[kind]), price["per"])
                 columns[f"{kind}_{meter}"].append(one)
     return {name: number_array(values) for name, values in columns.items()}
 

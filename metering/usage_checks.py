@@ -1,6 +1,7 @@
-"""Is usage right? Events and adjustments against their transfers, hourly usage against invoices, by set-based SQL.
+"""Is usage right? Events and their adjustments, hourly usage against invoices, by set-based SQL.
 
-As in billing.checks: each check is one statement about a run of customers on one snapshot.
+As in billing.checks: each check is one statement about a run of customers on one snapshot. What usage says of transfers
+is in metering.movement_checks.
 """
 
 from collections.abc import Sequence
@@ -9,40 +10,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.checks import Difference, Scope, differences, fetch
-from metering.event_checks import ALL_ADJUSTMENTS, ALL_EVENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
+from metering.event_checks import ALL_ADJUSTMENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
 from metering.meters import NAMES
 from metering.spend_checks import SPEND
 from relayadmin.db import number_array, server_cursor
-
-
-def _transfers_sql(*, full: bool) -> str:
-    events, adjustments = (ALL_EVENTS, ALL_ADJUSTMENTS) if full else (NEW_EVENTS, NEW_ADJUSTMENTS)
-    transfers = "billing_transfer t" if full else "since s JOIN billing_transfer t ON t.customer_id = s.customer_id"
-    after = "" if full else "AND t.id > s.after_transfer"
-    # Where all are read, a hash serves better than the key; else the numbers lead there.
-    near = "" if full else " AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16"
-    entries = (
-        f"(SELECT * FROM billing_entry WHERE customer_id {HERE} AND account = 'wallet')" if full else "billing_entry"
-    )
-    return f"""{SINCE}
-SELECT customer_id, CASE WHEN id IS NULL THEN 'charge of events without a transfer'
-           WHEN t.id IS NULL THEN 'charge of events in ' || period || ' that name {{tr}}, which does not exist'
-           ELSE 'charge of {{tr}}' END,
-       id, true, coalesce(e.charge, 0), coalesce(t.amount, 0)
-FROM (
-    SELECT customer_id, transfer_id AS id, period, sum(charge) AS charge FROM {events} e
-    WHERE transfer_id IS NOT NULL OR charge <> 0 GROUP BY 1, 2, 3
-    UNION ALL
-    SELECT customer_id, transfer_id AS id, period, sum(new_charge - old_charge) AS charge FROM {adjustments} a
-    GROUP BY 1, 2, 3 HAVING transfer_id IS NOT NULL OR sum(new_charge - old_charge) <> 0
-) e FULL JOIN (
-    SELECT t.customer_id, t.id, t.period, -e.amount AS amount
-    FROM {transfers} LEFT JOIN {entries} e ON e.customer_id = t.customer_id AND e.transfer_id = t.id
-        AND e.account = 'wallet'{near}
-    WHERE t.customer_id {HERE} AND t.kind IN ('usage', 'adjustment') {after}
-) t USING (customer_id, id, period)
-WHERE coalesce(e.charge, 0) <> coalesce(t.amount, 0) OR t.id IS NULL ORDER BY customer_id, id"""
-
 
 # An adjustment goes on from what its event was before: by the one before it, or as it was charged at first.
 _FIGURES = ("model_id", "channel_id", "price_set_id", "quantities", "parts")
@@ -58,7 +29,7 @@ SELECT a.customer_id, d.what, a.event_number, d.is_amount, d.expected, d.found
 FROM {ALL_ADJUSTMENTS if full else NEW_ADJUSTMENTS} a
 LEFT JOIN metering_usageevent e ON e.customer_id = a.customer_id AND e.id = a.event_number
 LEFT JOIN metering_usageadjustment b ON b.customer_id = a.customer_id AND b.event_number = a.event_number
-    AND b.step = a.step - 1
+    AND b.step = nullif(a.step, 1) - 1
 LEFT JOIN metering_usageevent r ON r.customer_id = a.customer_id AND r.id = a.replaced_by
 CROSS JOIN LATERAL (VALUES
     ('charge of {{evt}} before adjustment ' || a.step, true, {before("charge")}::numeric, a.old_charge::numeric),
@@ -68,7 +39,9 @@ CROSS JOIN LATERAL (VALUES
     ('events in the place of {{evt}}', false, CASE WHEN a.kind = 'correction' THEN 1 ELSE 0 END,
         CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)
 ) d (what, is_amount, expected, found)
-WHERE d.expected IS DISTINCT FROM d.found ORDER BY a.customer_id, a.id"""
+WHERE (e.id IS NULL OR ({before("charge")}, {before("cost")}) IS DISTINCT FROM (a.old_charge, a.old_cost)
+    OR NOT ({same}) OR (a.kind = 'correction') <> (r.id IS NOT NULL))
+    AND d.expected IS DISTINCT FROM d.found ORDER BY a.customer_id, a.id"""
 
 
 _CHARGED_SINCE = f"""{SINCE}
@@ -123,7 +96,7 @@ def check_usage(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
     On the caller's snapshot.
     """
     found, counts = check_events(scope)
-    checks = [_transfers_sql(full=scope.full), _steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED, SPEND]
+    checks = [_steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED, SPEND]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from billing import credits, holds
 from billing.checks import snapshot
 from billing.models import Customer, VerifiedWallet, Wallet
-from metering import parking, pricing, statements
+from metering import parking, pricing, statements, verification
 from metering.models import CustomerPlan, Model, ModelAlias, Plan, UsageEvent, VerifiedUsage
 from metering.verification import Verified, verify_books
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
@@ -239,6 +239,52 @@ TAMPERINGS = {
     "event of another transfer": (
         "UPDATE metering_usageevent SET transfer_id = 1 WHERE customer_id = {c} AND charge > 0",
         ["that name tr_", "charge of tr_"],
+    ),
+    "free event of a transfer that is not there": (
+        "UPDATE metering_usageevent SET transfer_id = 1 WHERE customer_id = {c} AND charge = 0",
+        ["that name tr_"],
+    ),
+    "event of a transfer that granted credit": (
+        "UPDATE metering_usageevent SET transfer_id = (SELECT min(id) FROM billing_transfer WHERE customer_id = {c}"
+        " AND kind = 'grant') WHERE customer_id = {c} AND charge > 0",
+        ["that name tr_", "charge of tr_"],
+    ),
+    "free event of a transfer that granted credit": (
+        "UPDATE metering_usageevent SET transfer_id = (SELECT min(id) FROM billing_transfer WHERE customer_id = {c}"
+        " AND kind = 'grant') WHERE customer_id = {c} AND charge = 0",
+        ["that name tr_"],
+    ),
+    "transfer in another period": (
+        "UPDATE billing_transfer SET period = '2020-01-01' WHERE customer_id = {c} AND kind = 'usage'",
+        ["charge of tr_", "that name tr_"],
+    ),
+    "transfer without a period": (
+        "UPDATE billing_transfer SET period = NULL WHERE customer_id = {c} AND kind = 'usage'",
+        ["charge of tr_", "that name tr_"],
+    ),
+    "usage that became a grant": (
+        "UPDATE billing_transfer SET kind = 'grant' WHERE customer_id = {c} AND kind = 'usage'",
+        ["that name tr_"],
+    ),
+    "grant that became usage": (
+        "UPDATE billing_transfer SET kind = 'usage', period = '2026-10-01' WHERE customer_id = {c} AND kind = 'grant'",
+        ["charge of tr_"],
+    ),
+    "charge of one transfer moved to another": (
+        "UPDATE metering_usageevent e SET transfer_id = t.id FROM (SELECT min(transfer_id) AS id FROM"
+        " metering_usageevent WHERE customer_id = {c} AND period = '2026-10-01') t WHERE customer_id = {c}"
+        " AND period = '2026-10-01' AND transfer_id IS NOT NULL",
+        ["charge of tr_"],
+    ),
+    "wallet entry of another transfer": (
+        "ALTER TABLE billing_entry DROP CONSTRAINT entry_number_names_its_transfer;"
+        "UPDATE billing_entry SET transfer_id = 1 WHERE customer_id = {c} AND wallet_version = 3",
+        ["transfers tr_", "sum of the entries of tr_", "charge of tr_"],
+    ),
+    "two wallet entries with each other's amount": (
+        "UPDATE billing_entry e SET amount = o.amount FROM billing_entry o WHERE e.customer_id = {c}"
+        " AND o.customer_id = {c} AND e.wallet_version IN (3, 5) AND o.wallet_version = 8 - e.wallet_version",
+        ["balance after tr_", "sum of the entries of tr_", "charge of tr_"],
     ),
     "event in another period": (
         "UPDATE metering_usageevent SET period = '2020-01-01' WHERE customer_id = {c} AND charge > 0",
@@ -474,6 +520,41 @@ class TestIncremental:
         first = UsageEvent.objects.filter(customer=payer.customer).order_by("id")[0]
         tamper(f"UPDATE metering_usageevent SET charge = 1 WHERE customer_id = {{c}} AND id = {first.pk}", payer)
         assert any("charge of evt_" in what for what in differences(full=False))
+
+
+@pytest.mark.usefixtures("committed")
+class TestManyCustomers:
+    """Outside a transaction the runs of customers are shared out among connections."""
+
+    def test_each_is_checked_once_and_named_in_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_CUSTOMERS", 2)
+        payers = [make_payer(name=f"Many {number}") for number in range(9)]
+        Relay().report(*(make_event(payer) for payer in payers))
+        wrong = [payers[1], payers[4], payers[8]]
+        for payer in wrong:
+            Wallet.objects.filter(customer=payer.customer).update(held=1)
+        verified = verify_books(full=True, at=now())
+        Wallet.objects.filter(customer__in=[payer.customer for payer in wrong]).update(held=0)
+        mine = {payer.customer.public_id for payer in payers}
+        found = [customer for customer, _ in verified.differences if customer in mine]
+        assert found == [payer.customer.public_id for payer in wrong]
+        assert verified.checked["customers"] == Customer.objects.count()
+        assert verified.checked["events"] == UsageEvent.objects.count()
+        right = set(VerifiedUsage.objects.values_list("customer__public_id", flat=True))
+        assert mine - right == set(found)
+
+    def test_what_stops_one_connection_stops_the_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_CUSTOMERS", 1)
+        payers = [make_payer(name=f"Stopped {number}") for number in range(4)]
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE billing_grantuse RENAME TO not_there")
+        try:
+            with pytest.raises(ProgrammingError):
+                verify_books(full=True, at=now())
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE not_there RENAME TO billing_grantuse")
+        assert not VerifiedUsage.objects.filter(customer__in=[payer.customer for payer in payers]).exists()
 
 
 @pytest.mark.usefixtures("committed")
