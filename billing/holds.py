@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from django.db import connection
 
-from billing import ledger
+from billing import ledger, spending
 from billing.models import Hold
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor, text_array
@@ -21,6 +21,17 @@ class InsufficientBalance(Exception):
 
     def __init__(self, available: Decimal) -> None:
         super().__init__(f"only {available} is available")
+        self.available = available
+
+
+class LimitReached(Exception):
+    """The amount does not fit a spend limit: `available` of its `amount` (USD) a `span` is left to the `scope`."""
+
+    def __init__(self, *, scope: str, span: str, amount: Decimal, available: Decimal) -> None:
+        super().__init__(f"only {available} of {amount} a {span} is left to {scope}")
+        self.scope = scope
+        self.span = span
+        self.amount = amount
         self.available = available
 
 
@@ -46,13 +57,24 @@ class UnknownHold(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class PlacedHold:
-    """An open hold; `amount` in USD, `details` as given when it was placed, `is_new` false for a replay."""
+    """An open hold; `amount` in USD, `details` as given when it was placed, `is_new` false for a replay.
+
+    `admits_until` of a lease: until when requests may start on it.
+    """
 
     public_id: str
     amount: Decimal
     expires_at: datetime
     details: dict[str, Any]
     is_new: bool
+    admits_until: datetime | None = None
+
+
+# The parameters of the database's function billing_place_hold, in its order.
+PARAMETERS = (
+    "%s::bigint, %s::text, %s::bytea, %s::numeric, %s::timestamptz, %s::timestamptz, %s::jsonb, %s::text, %s::numeric,"
+    " %s::timestamptz"
+)
 
 
 def place(
@@ -64,22 +86,29 @@ def place(
     expires_at: datetime,
     details: dict[str, Any],
     at: datetime,
+    scope: str = "",
+    minimum: Decimal | None = None,
+    admits_until: datetime | None = None,
 ) -> PlacedHold:
     """Reserve an amount (USD, at least 0) for a request, once per request id; one round trip.
 
-    Raises InsufficientBalance, RequestConflict (same id, other digest), HoldResolved (replayed after its end),
-    ledger.UnknownCustomer. A refusal leaves no trace.
+    `scope`: whose spend it counts as, beside the customer's. A lease has `admits_until`, and a `minimum` from which on
+    it takes what there is. Raises LimitReached, InsufficientBalance, RequestConflict (same id, other digest),
+    HoldResolved (replayed after its end), ledger.UnknownCustomer. A refusal leaves no trace.
     """
     assert amount >= 0, "a hold never adds credit"
+    assert minimum is None or 0 <= minimum <= amount
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT * FROM billing_place_hold(%s::bigint, %s::text, %s::bytea, %s::numeric, %s::timestamptz,"
-            " %s::timestamptz, %s::jsonb)",
-            [customer_id, request_id, digest, amount, at, expires_at, msgspec.json.encode(details).decode()],
+            f"SELECT * FROM billing_place_hold({PARAMETERS})",
+            [
+                *(customer_id, request_id, digest, amount, at, expires_at, msgspec.json.encode(details).decode()),
+                *(scope, minimum, admits_until),
+            ],
         )
         row = cursor.fetchone()
     assert row is not None
-    asked = PlacedHold("", amount, expires_at, details, is_new=True)
+    asked = PlacedHold("", amount, expires_at, details, is_new=True, admits_until=admits_until)
     return placed(row, asked=asked, customer_id=customer_id, request_id=request_id)
 
 
@@ -88,17 +117,21 @@ def placed(row: Sequence[Any], *, asked: PlacedHold, customer_id: int, request_i
 
     Raises what `place` raises.
     """
-    outcome, number, held, status, until, kept, available = row
+    outcome, number, held, status, until, admits_until, kept, available, *limit = row
     match outcome:
         case "placed":
-            return replace(asked, public_id=ids.hot_id("auth", customer_id, number))
+            return replace(asked, public_id=ids.hot_id("auth", customer_id, number), amount=held)
         case "replayed" if status == Hold.Status.OPEN:
             first = msgspec.json.decode(kept)
-            return PlacedHold(ids.hot_id("auth", customer_id, number), held, until, first, is_new=False)
+            public_id = ids.hot_id("auth", customer_id, number)
+            return PlacedHold(public_id, held, until, first, is_new=False, admits_until=admits_until)
         case "replayed":
             raise HoldResolved(status)
         case "conflict":
             raise RequestConflict(f"request id {request_id!r} was used with another body")
+        case "limited":
+            scope, span, amount = limit
+            raise LimitReached(scope=scope, span=span, amount=amount, available=available)
         case "insufficient":
             raise InsufficientBalance(available)
     raise ledger.UnknownCustomer(f"customer number {customer_id} has no wallet")
@@ -132,11 +165,14 @@ def _resolve(
     holds: Sequence[Hold], status: Hold.Status, *, wallets: dict[int, ledger.LockedWallet], at: datetime
 ) -> None:
     """End open holds of locked wallets and free what they still hold."""
+    freed = []
     for hold in holds:
         wallet = wallets[hold.customer_id]
         wallet.held = EXACT.subtract(wallet.held, hold.remaining)
+        freed.append(spending.Change(hold.customer_id, hold.scope, hold.created_at, ZERO, -hold.remaining))
         hold.remaining, hold.status, hold.resolved_at = ZERO, status, at
     _write_holds(holds)
+    spending.count(freed, wallets=wallets, at=at)
     ledger.save_held(wallets[customer_id] for customer_id in {hold.customer_id for hold in holds})
 
 
@@ -186,67 +222,81 @@ def expire(*, at: datetime, limit: int = 500) -> int:
     return in_transaction(work)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What one usage event draws on a hold, in USD; `is_last` frees the rest of the hold."""
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """What one usage event draws on a hold, in USD; `is_last` frees the rest of the hold, unless it is a lease.
+
+    `scope`: whose spend the usage is.
+    """
 
     customer_id: int
     number: int
     amount: Decimal
     is_last: bool
+    scope: str = ""
 
 
-def settle(
-    settlements: Sequence[Settlement], *, wallets: Mapping[int, ledger.LockedWallet], at: datetime
-) -> set[tuple[int, int]]:
-    """Draw on holds of locked wallets, in the given order; returns the (customer, number) of holds that don't exist.
+@dataclass(slots=True)
+class Settled:
+    """The holds that settlements named, by (customer, number): when each was placed, and which don't exist.
+
+    `of_others`: the settlements that named a lease of another scope; they have drawn nothing.
+    """
+
+    placed_at: dict[tuple[int, int], datetime]
+    missing: set[tuple[int, int]]
+    of_others: list[Settlement]
+
+
+def settle(settlements: Sequence[Settlement], *, wallets: Mapping[int, ledger.LockedWallet], at: datetime) -> Settled:
+    """Draw on holds of locked wallets, in the given order.
 
     A hold that is no longer open is left as it is: the usage is charged all the same. What goes beyond a hold is
     recorded on it (`settled` above `amount`).
     """
     assert connection.in_atomic_block
     if not settlements:
-        return set()
+        return Settled({}, set(), [])
     wanted = {(item.customer_id, item.number) for item in settlements}
     holds = _read_holds(wanted)
+    result = Settled({key: hold.created_at for key, hold in holds.items()}, wanted - holds.keys(), [])
     changed: dict[tuple[int, int], Hold] = {}
+    freed_of: list[spending.Change] = []
     for item in settlements:
         hold = holds.get((item.customer_id, item.number))
+        if hold is not None and hold.admits_until is not None and hold.scope != item.scope:
+            result.of_others.append(item)
+            continue
         if hold is None or hold.status != Hold.Status.OPEN:
             continue
         changed[item.customer_id, item.number] = hold
         wallet = wallets[item.customer_id]
-        freed = hold.remaining if item.is_last else min(hold.remaining, item.amount)
+        is_last = item.is_last and hold.admits_until is None
+        freed = hold.remaining if is_last else min(hold.remaining, item.amount)
         wallet.held = EXACT.subtract(wallet.held, freed)
+        freed_of.append(spending.Change(item.customer_id, hold.scope, hold.created_at, ZERO, -freed))
         hold.remaining = EXACT.subtract(hold.remaining, freed)
         hold.settled = EXACT.add(hold.settled, item.amount)
-        if item.is_last:
+        if is_last:
             hold.status, hold.resolved_at = Hold.Status.SETTLED, at
     if changed:
         _write_holds(list(changed.values()))
         ledger.save_held(wallets[customer_id] for customer_id in {customer_id for customer_id, _ in changed})
-    return wanted - holds.keys()
+        spending.count(freed_of, wallets=wallets, at=at)
+    return result
 
 
 def _read_holds(wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Hold]:
     ordered = sorted(wanted)
+    columns = (
+        *("customer_id", "id", "amount", "remaining", "settled", "status", "created_at", "expires_at", "scope"),
+        "admits_until",
+    )
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT h.customer_id, h.id, h.amount, h.remaining, h.settled, h.status, h.expires_at"
+            f"SELECT {', '.join(f'h.{name}' for name in columns)}"
             " FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, id)"
             " JOIN billing_hold h ON h.customer_id = t.customer_id AND h.id = t.id",
             [number_array([customer for customer, _ in ordered]), number_array([number for _, number in ordered])],
             binary=True,
         )
-        return {
-            (row[0], row[1]): Hold(
-                customer_id=row[0],
-                id=row[1],
-                amount=row[2],
-                remaining=row[3],
-                settled=row[4],
-                status=row[5],
-                expires_at=row[6],
-            )
-            for row in cursor.fetchall()
-        }
+        return {(row[0], row[1]): Hold(**dict(zip(columns, row, strict=True))) for row in cursor.fetchall()}

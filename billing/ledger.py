@@ -40,6 +40,7 @@ class LockedWallet:
     credit_limit: Decimal
     version: int
     closed_through: date | None
+    counts_spend: bool = False
 
     @property
     def available(self) -> Decimal:
@@ -88,7 +89,7 @@ def _lock(wanted: list[int], how: str) -> dict[int, LockedWallet]:
     assert connection.in_atomic_block, "a wallet is locked inside a transaction"
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT customer_id, balance, held, credit_limit, version, closed_through FROM billing_wallet"
+            "SELECT customer_id, balance, held, credit_limit, version, closed_through, counts_spend FROM billing_wallet"
             f" WHERE customer_id = ANY (%s::bigint[]) ORDER BY customer_id {how}",
             [number_array(wanted)],
             binary=True,

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import holds, idempotent_answers, jobs
+from billing import holds, idempotent_answers, jobs, spending
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
@@ -53,3 +53,19 @@ def remove_old_idempotent_answers() -> dict[str, Any] | None:
             outcome.result = {"removed": before + removed}
 
     return jobs.run_alone("billing.remove_old_idempotent_answers", work, at=at)
+
+
+@shared_task(name="billing.remove_old_spend_counters")
+def remove_old_spend_counters() -> dict[str, Any] | None:
+    """Remove counters of days and months that no limit is judged by any more."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        for _ in range(REMOVAL_ROUNDS_MAX):
+            removed = spending.remove_old(today=at.date())
+            if not removed:
+                return
+            before = outcome.result["removed"] if outcome.result else 0
+            outcome.result = {"removed": before + removed}
+
+    return jobs.run_alone("billing.remove_old_spend_counters", work, at=at)

@@ -18,6 +18,7 @@ import msgspec
 from billing import adjustments as billing_adjustments
 from billing import ledger
 from billing.periods import billing_period, month_of, operator_timezone
+from metering import spend
 from metering.event_store import Hour, HourKey, upsert_hours
 from metering.models import UsageAdjustment
 from metering.rating import amount_literal, amount_of
@@ -206,6 +207,20 @@ def adjust(
     with server_cursor() as cursor:
         copy_rows(cursor, "metering_usageadjustment", ", ".join(_COLUMNS), rows)
     upsert_hours(hours)
+    spend.count_adjusted(
+        [
+            spend.Adjusted(
+                change.event.customer_id,
+                change.event.number,
+                change.event.api_key_id,
+                change.event.occurred_at,
+                amount_of(_difference(change)),
+            )
+            for change in changes
+        ],
+        wallets=wallets,
+        at=at,
+    )
 
 
 def _period(event: Charged, wallet: ledger.LockedWallet, zone: ZoneInfo) -> date:

@@ -89,6 +89,11 @@ def record_unknown_authorizations(events: Sequence[Event], *, at: datetime) -> N
     )
 
 
+def record_leases_of_other_keys(events: Sequence[Event], *, at: datetime) -> None:
+    """Record events that name a lease of another key; they were charged and have drawn nothing from it."""
+    _conflicts(events, kind="lease_of_another_key", detail="the lease it names is bound to another key", at=at)
+
+
 def record_own_corrections(events: Sequence[Event], *, at: datetime) -> None:
     """Record events that name themselves as what they replace; they were charged as any other."""
     _conflicts(events, kind="replaces_itself", detail="it names itself as the event that it replaces", at=at)

@@ -14,17 +14,19 @@ from zoneinfo import ZoneInfo
 import msgspec
 from django.db import DataError, IntegrityError, connection
 
-from billing import credits, holds, ledger
+from billing import credits, holds, ledger, spending
 from billing.periods import billing_period, month_of
-from metering import corrections, event_store, price_sets, pricing
+from metering import corrections, event_store, price_sets, pricing, spend
 from metering.adjustments import Charged
 from metering.ingestion import Event, chunks, event_digest
 from metering.plan_terms import KNOWN, PlanTerms
 from metering.pricing import Account, Asked, PriceTable
 from metering.rating import REQUEST, RateCard, Unrateable, amount_of, rate_in_units, with_request
+from metering.spend import key_scope
 from metering.variants import is_in_us, variant_of
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor, wait_for_disk
+from relayadmin.money import ZERO
 
 CUSTOMERS_PER_TRANSACTION = 500
 CLOCK_AHEAD = timedelta(minutes=5)
@@ -431,14 +433,42 @@ def _settle_holds(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet]
             strangers.append(event)
             continue
         item.hold_number = parsed[1]
-        settlements.append(holds.Settlement(parsed[0], parsed[1], amount_of(item.charge_units), is_last=not event.more))
+        scope = key_scope(event.api_key_pk)
+        settlements.append(holds.Settlement(parsed[0], parsed[1], amount_of(item.charge_units), not event.more, scope))
         named.setdefault(parsed, []).append(event)
-    missing = holds.settle(settlements, wallets=wallets, at=at)
+    settled = holds.settle(settlements, wallets=wallets, at=at)
+    of_others = {(item.customer_id, item.number, item.scope) for item in settled.of_others}
+    borrowed = []
     for item in rated:
-        if item.hold_number is not None and (item.event.customer_id, item.hold_number) in missing:
+        if item.hold_number is None:
+            continue
+        key = (item.event.customer_id, item.hold_number)
+        if key in settled.missing:
             item.hold_number = None
-    strangers += [event for key in sorted(missing) for event in named[key]]
+        elif (*key, key_scope(item.event.api_key_pk)) in of_others:
+            item.hold_number = None
+            borrowed.append(item.event)
+    strangers += [event for key in sorted(settled.missing) for event in named[key]]
     event_store.record_unknown_authorizations(strangers, at=at)
+    event_store.record_leases_of_other_keys(borrowed, at=at)
+    _count_spend(rated, settled, wallets=wallets, at=at)
+
+
+def _count_spend(
+    rated: list[Rated], settled: holds.Settled, *, wallets: dict[int, ledger.LockedWallet], at: datetime
+) -> None:
+    """Add usage to the counters of spend, in the day and month in which its hold was placed."""
+    if not any(wallet.counts_spend for wallet in wallets.values()):
+        return
+    changes = []
+    for item in rated:
+        event = item.event
+        if wallets[event.customer_id].counts_spend and item.charge_units:
+            placed_at = settled.placed_at.get((event.customer_id, item.hold_number or 0))
+            moment = spend.moment_of(event.occurred_at, placed_at)
+            scope = key_scope(event.api_key_pk)
+            changes.append(spending.Change(event.customer_id, scope, moment, amount_of(item.charge_units), ZERO))
+    spending.count(changes, wallets=wallets, at=at)
 
 
 def _index(item: Rated) -> int:

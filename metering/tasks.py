@@ -6,10 +6,11 @@ from typing import Any
 from celery import shared_task
 
 from billing import alarms, jobs
-from metering import parking, statements, watching
+from metering import parking, spend, statements, watching
 from metering.verification import verify_books
 
 _DIFFERENCES_SHOWN = 50
+_SLICES_MAX = 1_000
 
 
 class BooksDiffer(Exception):
@@ -74,3 +75,25 @@ def check_ledger(*, full: bool = False) -> dict[str, Any] | None:
             raise BooksDiffer(f"{len(verified.differences)} figures are not what they should be")
 
     return jobs.run_alone("metering.check_ledger", work, at=at)
+
+
+@shared_task(name="metering.count_spend_anew")
+def count_spend_anew() -> dict[str, Any] | None:
+    """Count limits in the operator's time zone where they are counted in another, because it has changed.
+
+    Each customer is counted in a transaction of its own, whose wallet alone waits; a run that is killed has left the
+    others for the next.
+    """
+
+    def work(outcome: jobs.Outcome) -> None:
+        counted = 0
+        for _ in range(_SLICES_MAX):
+            customers = spend.counted_elsewhere()
+            if not customers:
+                return
+            for customer_id in customers:
+                spend.count_anew([customer_id], at=datetime.now(UTC))
+                counted += 1
+                outcome.result = {"customers": counted}
+
+    return jobs.run_alone("metering.count_spend_anew", work, at=datetime.now(UTC))

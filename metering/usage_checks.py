@@ -11,6 +11,7 @@ from decimal import Decimal
 from billing.checks import Difference, Scope, differences, fetch
 from metering.event_checks import ALL_ADJUSTMENTS, ALL_EVENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
 from metering.meters import NAMES
+from metering.spend_checks import SPEND
 from relayadmin.db import number_array, server_cursor
 
 
@@ -122,7 +123,7 @@ def check_usage(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
     On the caller's snapshot.
     """
     found, counts = check_events(scope)
-    checks = [_transfers_sql(full=scope.full), _steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED]
+    checks = [_transfers_sql(full=scope.full), _steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED, SPEND]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts

@@ -177,6 +177,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["billing.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "billing.api.exceptions.handle",
+    "LIST_SERIALIZER_ERRORS_AS_DICT": True,
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
 }
@@ -196,6 +197,9 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "ApiKeyStatus": "metering.api.customer_serializers.API_KEY_STATUS",
+        "SpendLimitSpan": "billing.models.spending.Span",
+        "SpendLimitType": "metering.api.customer_serializers.SPEND_LIMIT_TYPE",
+        "SpendLimitOwner": "billing.models.SpendLimit.Owner",
         "EventStatus": "metering.models.UsageEvent.Status",
         "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
         "GrantKind": "billing.models.Grant.Kind",
@@ -216,6 +220,8 @@ CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "settle parked events": {"task": "metering.settle_parked_events", "schedule": 60.0},
     "watch what waits": {"task": "metering.watch_what_waits", "schedule": 60.0},
+    # Scheduled when the time zone changes, too; here for what a restart or a lost message left.
+    "count spend anew": {"task": "metering.count_spend_anew", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
@@ -228,6 +234,10 @@ CELERY_BEAT_SCHEDULE = {
     "remove old idempotent answers": {
         "task": "billing.remove_old_idempotent_answers",
         "schedule": crontab(minute="50", hour="2"),
+    },
+    "remove old spend counters": {
+        "task": "billing.remove_old_spend_counters",
+        "schedule": crontab(minute="55", hour="2"),
     },
 }
 

@@ -19,7 +19,7 @@ class CustomerView(APIView):
     """
 
     content_negotiation_class = AlwaysFirst
-    http_method_names = ["get", "head", "post", "patch", "delete"]
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     write_scope: ClassVar[str] = ""
     stays_open: ClassVar[tuple[str, ...]] = ()
 

@@ -47,13 +47,24 @@ def _refusal(error: exceptions.APIException) -> ApiError:
 
 def _invalid(detail: Any) -> ApiError:
     """400 for the first fault that a serializer found; `param` is its field."""
-    if isinstance(detail, dict) and detail:
-        field, faults = next(iter(detail.items()))
-        param = None if field == "non_field_errors" else str(field)
-        return ApiError(
-            400, "invalid_request_error", f"{param}: {_first(faults)}" if param else _first(faults), param=param
-        )
-    return ApiError(400, "invalid_request_error", _first(detail))
+    param, fault = _located(detail)
+    message = _first(fault)
+    return ApiError(400, "invalid_request_error", f"{param}: {message}" if param else message, param=param or None)
+
+
+def _located(detail: Any) -> tuple[str, Any]:
+    """Where the first fault is, such as "limits[1].amount", and what it is."""
+    if not isinstance(detail, dict) or not detail:
+        return "", detail
+    field, faults = next(iter(detail.items()))
+    name = "" if field == "non_field_errors" else str(field)
+    if isinstance(faults, dict) and faults:
+        number, fault = next(iter(faults.items()))
+        # Of a list of objects; in a list of texts the place is not told.
+        if isinstance(number, int) and isinstance(fault, dict):
+            inside, fault = _located(fault)
+            return f"{name}[{number}]" + (f".{inside}" if inside else ""), fault
+    return name, faults
 
 
 def _first(faults: Any) -> str:

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from relayadmin.errors import invalid_request
-from relayadmin.money import amount_text, cents_text
+from relayadmin.money import InvalidAmount, amount_text, cents_text, parse_amount
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _AMOUNT_SCHEMA = {
@@ -18,6 +18,12 @@ _AMOUNT_SCHEMA = {
     "pattern": r"^-?\d+\.\d{6,15}$",
     "description": "USD, a plain decimal with 6 to 15 places.",
     "example": "0.029250",
+}
+_LIMIT_SCHEMA = {
+    "type": "string",
+    "pattern": r"^\d{1,18}(\.\d{1,15})?$",
+    "description": "USD, a plain decimal of 0 or more.",
+    "example": "50.00",
 }
 _CENTS_SCHEMA = {
     "type": "string",
@@ -57,6 +63,20 @@ class Amount(serializers.Field):
 
     def to_representation(self, value: Decimal) -> str:
         return amount_text(value)
+
+
+@extend_schema_field(_LIMIT_SCHEMA)
+class AmountFromZero(serializers.Field):
+    """A USD amount of 0 or more, for bodies; a JSON number is refused."""
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        try:
+            amount = parse_amount(data)
+        except InvalidAmount as error:
+            raise serializers.ValidationError(f"{error}") from error
+        if amount < 0:
+            raise serializers.ValidationError("an amount here must be 0 or more")
+        return amount
 
 
 @extend_schema_field(_CENTS_SCHEMA)
@@ -104,7 +124,7 @@ class NoUnknownFields(serializers.Serializer[Any]):
     """A body in which a misspelled field is refused, not ignored."""
 
     def to_internal_value(self, data: Any) -> Any:
-        for name in data:
+        for name in data if isinstance(data, dict) else ():
             if name not in self.fields:
                 raise serializers.ValidationError({name: f"is not a field here; there are {', '.join(self.fields)}"})
         return super().to_internal_value(data)

@@ -4,6 +4,7 @@ from billing.models.holds import Hold
 from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.operation import Alarm, JobRun, OperatorSettings
+from billing.models.spending import SpendCounter, SpendLimit
 from billing.models.verification import VerifiedWallet
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "JobRun",
     "Membership",
     "OperatorSettings",
+    "SpendCounter",
+    "SpendLimit",
     "Transfer",
     "VerifiedWallet",
     "Wallet",

@@ -10,6 +10,7 @@ class Hold(HotModel):
     """Money reserved before a request runs; settled, released or expired, exactly once.
 
     `remaining` is the part still held: `amount` at first, less what events with "more" settled, 0 when resolved.
+    A lease is a hold for many requests: it has `admits_until`, after which the relay node admits nothing new.
     """
 
     PREFIX = "auth"
@@ -27,6 +28,12 @@ class Hold(HotModel):
     remaining: Any = AmountField()
     settled: Any = AmountField(default=0, db_default=0)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.OPEN, db_default=Status.OPEN)
+    scope = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="Whose spend it counts as, beside the customer's."
+    )
+    admits_until = models.DateTimeField(
+        null=True, help_text="Of a lease: until when the node may start requests on it."
+    )
     details: Any = models.JSONField(help_text="What the hold is for, as whoever placed it says.")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()

@@ -42,6 +42,9 @@ class Wallet(models.Model):
     credit_limit: Any = AmountField(default=0, db_default=0)
     version = models.BigIntegerField(default=0, db_default=0)
     closed_through = models.DateField(null=True, blank=True, help_text="The last billing period that is closed.")
+    counts_spend = models.BooleanField(
+        default=False, db_default=False, help_text="There are spend limits, so what is spent and held is counted."
+    )
 
     class Meta:
         constraints = (

@@ -16,7 +16,10 @@ class OperatorSettings(models.Model):
 
     name = models.CharField(max_length=200, default="relayadmin", help_text="Stands on invoices.")
     timezone = models.CharField(
-        max_length=64, default="UTC", validators=[check_timezone], help_text="Bounds of billing months."
+        max_length=64,
+        default="UTC",
+        validators=[check_timezone],
+        help_text="Bounds of billing months, and of the days and months of spend limits.",
     )
     closing_grace_hours = models.PositiveSmallIntegerField(
         default=6, help_text="How long the scheduled job waits for late usage before it closes a month."

@@ -8,11 +8,15 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
-from billing.api.fields import Amount, Moment, Month, NoUnknownFields, Text
+from billing.api.fields import Amount, AmountFromZero, Moment, Month, NoUnknownFields, Text
+from billing.models import SpendLimit
+from billing.models.spending import Span
 from metering.meters import NAMES
 from metering.models import ApiKey, UsageEvent
+from metering.spend import Standing
 
 API_KEY_STATUS = (("active", "Active"), ("expired", "Expired"), ("revoked", "Revoked"))
+SPEND_LIMIT_TYPE = (("hard", "Hard"), ("soft", "Soft"))
 _QUANTITIES = {
     "type": "object",
     "properties": {name: {"type": "integer"} for name in NAMES},
@@ -65,6 +69,50 @@ class ApiKeyBody(NoUnknownFields):
             if name in attrs and attrs[name] is None:
                 attrs[name] = []
         return attrs
+
+
+class SpendLimitSerializer(serializers.Serializer[Any]):
+    """Amounts are those of the running day or month; left = amount − spent − held."""
+
+    api_key = serializers.SerializerMethodField()
+    span = serializers.ChoiceField(Span.choices, source="limit.span", help_text="In the operator's time zone.")
+    type = serializers.SerializerMethodField()
+    amount = Amount(source="limit.amount")
+    set_by = serializers.ChoiceField(
+        SpendLimit.Owner.choices, source="limit.owner", help_text="You can set only your own."
+    )
+    spent = Amount()
+    held = Amount(help_text="Reserved for requests that run now.")
+    left = Amount(help_text="Below zero where usage cost more than was reserved for it.")
+    resets_at = Moment(help_text="When it begins anew.")
+
+    @extend_schema_field({"type": "string", "nullable": True, "example": "key_7Hq2"})
+    def get_api_key(self, standing: Standing) -> str | None:
+        """The key that it limits; null: all you spend."""
+        key = self.context["keys"].get(standing.limit.scope)
+        return None if key is None else str(key.public_id)
+
+    @extend_schema_field(serializers.ChoiceField(SPEND_LIMIT_TYPE))
+    def get_type(self, standing: Standing) -> str:
+        """Whether what goes beyond it is refused (hard), or only told of (soft)."""
+        return "hard" if standing.limit.is_hard else "soft"
+
+
+class SpendLimitBody(NoUnknownFields):
+    span = serializers.ChoiceField(Span.choices)
+    amount = AmountFromZero(help_text="0 refuses whatever costs anything.")
+    type = serializers.ChoiceField(SPEND_LIMIT_TYPE)
+
+
+class SpendLimitsBody(NoUnknownFields):
+    api_key = Text(allow_null=True, max_length=255, help_text="key_…; null: all you spend.")
+    limits = SpendLimitBody(many=True, help_text="At most one of each span and type; an empty list removes all.")
+
+    def validate_limits(self, limits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kinds = [(limit["span"], limit["type"]) for limit in limits]
+        if len(set(kinds)) < len(kinds):
+            raise serializers.ValidationError("there can be one limit of each span and type")
+        return limits
 
 
 class UsageRowSerializer(serializers.Serializer[Any]):

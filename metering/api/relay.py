@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import wraps
 from ipaddress import ip_address
 from typing import Any
@@ -18,9 +19,10 @@ from relayadmin import ids
 from relayadmin.errors import ApiError, invalid_request
 from relayadmin.ids import secret_digest
 from relayadmin.middleware import json_response
-from relayadmin.money import amount_text
+from relayadmin.money import InvalidAmount, amount_text, parse_amount
 
 View = Callable[..., HttpResponse]
+Asked = authorization.Request | authorization.LeaseRequest
 _MAX_AUTHORIZATION_BYTES = 64 * 1024
 _STATUS = {
     "invalid_request_error": 400,
@@ -32,7 +34,9 @@ _STATUS = {
     "model_not_found": 404,
 }
 _request = msgspec.json.Decoder(authorization.Request)
-_FIELD = re.compile(r"\$\.(\w+)|field `(\w+)`")
+_lease_request = msgspec.json.Decoder(authorization.LeaseRequest)
+_whether_lease = msgspec.json.Decoder(dict[str, Any])
+_FIELD = re.compile(r"\$\.([\w.]+)|field `(\w+)`")
 
 
 def _post_only(view: View) -> View:
@@ -66,7 +70,7 @@ def _check_caller(caller: authorization.Caller, scope: str) -> None:
 @_post_only
 def authorizations(request: HttpRequest) -> HttpResponse:
     """Reserve the most that a request can cost."""
-    asked: authorization.Request | None = None
+    asked: Asked | None = None
     fault: ApiError | None = None
     try:
         asked = _read_authorization(request)
@@ -86,14 +90,16 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         ) from error
     except holds.HoldResolved as error:
         raise _resolved(error.status) from error
+    except holds.LimitReached as error:
+        raise _limited(error) from error
     except holds.InsufficientBalance as error:
+        what = "lease's minimum is" if isinstance(asked, authorization.LeaseRequest) else "request can cost"
         raise ApiError(
             402,
             "insufficient_balance",
-            f"The request can cost more than the {amount_text(max(error.available, error.available * 0))} USD"
-            " available. Top up, or ask for fewer tokens.",
+            f"The {what} more than the {_at_least_0(error.available)} USD available. Top up, or ask for less.",
         ) from error
-    body = {
+    body: dict[str, Any] = {
         "id": granted.id,
         "request_id": granted.request_id,
         "customer": granted.customer,
@@ -103,11 +109,32 @@ def authorizations(request: HttpRequest) -> HttpResponse:
         "currency": "USD",
         "expires_at": _moment(granted.expires_at),
     }
+    if granted.model is None:
+        body |= {"allowed_models": granted.allowed_models, "allowed_networks": granted.allowed_networks}
     return json_response(body, 201 if granted.is_new else 200)
 
 
+def _limited(error: holds.LimitReached) -> ApiError:
+    whose = "customer" if error.scope == "customer" else "API key"
+    per = {"day": "daily", "month": "monthly"}[error.span]
+    return ApiError(
+        402,
+        "spend_limit_reached",
+        f"Only {_at_least_0(error.available)} USD of the {whose}'s {per} limit of {amount_text(error.amount)} USD is"
+        " left, less than this may cost. Raise the limit, or wait for the next"
+        f" {error.span}.",
+    )
+
+
+def _at_least_0(amount: Decimal) -> str:
+    return amount_text(max(amount, amount * 0))
+
+
 def _authorize(
-    asked: authorization.Request | None, fault: ApiError | None, digests: tuple[bytes, bytes], at: datetime
+    asked: Asked | None,
+    fault: ApiError | None,
+    digests: tuple[bytes, bytes],
+    at: datetime,
 ) -> authorization.Authorization:
     if asked is not None:
         granted = authorization.authorize_remembered(asked, digests=digests, at=at)
@@ -129,25 +156,48 @@ def _resolved(status: str) -> ApiError:
     )
 
 
-def _read_authorization(request: HttpRequest) -> authorization.Request:
+def _read_authorization(request: HttpRequest) -> Asked:
     """The body, checked field by field. Raises ApiError 400 with `param`."""
     body = _read(request, _MAX_AUTHORIZATION_BYTES + 1)
     if len(body) > _MAX_AUTHORIZATION_BYTES:
         raise invalid_request("The body is larger than 64 KiB.")
+    asked: Asked
     try:
-        asked = _request.decode(body)
+        if b'"lease"' in body and _whether_lease.decode(body).get("lease") is not None:
+            asked = _lease_request.decode(body)
+        else:
+            asked = _request.decode(body)
     except msgspec.ValidationError as error:
         found = _FIELD.search(str(error))
         param = next((group for group in found.groups() if group), None) if found else None
         raise invalid_request(f"The body does not fit: {error}.", param) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_request(f"The body is not valid JSON: {error}.") from error
-    for name in ("model", "request_id"):
+    _check_names(asked)
+    if isinstance(asked, authorization.LeaseRequest):
+        _check_lease(asked.lease)
+    else:
+        _check_figures(asked)
+    if asked.client_ip is not None:
+        try:
+            ip_address(asked.client_ip)
+        except ValueError as error:
+            raise invalid_request("client_ip must be an IPv4 or IPv6 address.", "client_ip") from error
+    return asked
+
+
+def _check_names(asked: Asked) -> None:
+    is_lease = isinstance(asked, authorization.LeaseRequest)
+    for name in ("request_id",) if is_lease else ("model", "request_id"):
         if not 1 <= len(getattr(asked, name)) <= 255:
             raise invalid_request(f"{name} must have 1 to 255 characters.", name)
-    for name in ("model", "request_id", "channel", "service_tier", "speed", "inference_geo"):
+    optional = () if is_lease else ("model", "channel", "service_tier", "speed", "inference_geo")
+    for name in ("request_id", *optional):
         if "\x00" in (getattr(asked, name) or ""):
             raise invalid_request(f"{name} holds a NUL character.", name)
+
+
+def _check_figures(asked: authorization.Request) -> None:
     for name in ("input_tokens", "max_output_tokens", "web_search_max"):
         value = getattr(asked, name)
         if value is not None and not 0 <= value <= LARGEST_COUNT:
@@ -156,12 +206,24 @@ def _read_authorization(request: HttpRequest) -> authorization.Request:
         raise invalid_request(f"ttl_seconds must be from 1 to {authorization.LARGEST_TTL_S}.", "ttl_seconds")
     if asked.cache_ttl is not None and asked.cache_ttl not in authorization.CACHE_TTLS:
         raise invalid_request(f"cache_ttl must be null or one of {', '.join(authorization.CACHE_TTLS)}.", "cache_ttl")
-    if asked.client_ip is not None:
+
+
+def _check_lease(lease: authorization.Lease) -> None:
+    amounts = {}
+    for name in ("amount", "minimum"):
+        value = getattr(lease, name)
+        if value is None:
+            continue
         try:
-            ip_address(asked.client_ip)
-        except ValueError as error:
-            raise invalid_request("client_ip must be an IPv4 or IPv6 address.", "client_ip") from error
-    return asked
+            amounts[name] = parse_amount(value)
+        except InvalidAmount as error:
+            raise invalid_request(f"lease.{name}: {error}.", f"lease.{name}") from error
+        if amounts[name] <= 0:
+            raise invalid_request(f"lease.{name} must be above zero.", f"lease.{name}")
+    if amounts.get("minimum", 0) > amounts["amount"]:
+        raise invalid_request("lease.minimum must not be above lease.amount.", "lease.minimum")
+    if not 1 <= lease.seconds <= authorization.LARGEST_LEASE_S:
+        raise invalid_request(f"lease.seconds must be from 1 to {authorization.LARGEST_LEASE_S}.", "lease.seconds")
 
 
 @_post_only
@@ -193,7 +255,7 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "model": hold.details.get("model"),
         "amount": amount_text(hold.amount),
         "currency": "USD",
-        "expires_at": _moment(hold.expires_at),
+        "expires_at": _moment(hold.admits_until or hold.expires_at),
         "status": str(hold.status),
     }
 

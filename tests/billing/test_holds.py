@@ -57,7 +57,7 @@ def settle(payer: Payer, *draws: tuple[holds.PlacedHold, str, bool]) -> set[tupl
             ],
             wallets=wallets,
             at=AT,
-        )
+        ).missing
 
 
 class TestTheFloor:

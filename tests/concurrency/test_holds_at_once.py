@@ -68,7 +68,8 @@ def test_what_lets_only_those_pass_is_the_lock_before_the_look(lock: str, passin
     def place() -> str:
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT outcome FROM {name}(%s, %s, '\\x00', 0.1, now(), now() + interval '1 hour', '{{}}')",
+                f"SELECT outcome FROM {name}(%s, %s, '\\x00', 0.1, now(), now() + interval '1 hour', '{{}}', '',"
+                " NULL, NULL)",
                 [payer.customer.pk, uuid4().hex],
             )
             return str((cursor.fetchone() or [""])[0])

@@ -14,7 +14,7 @@ from tests.world import Answer, CustomerApi, Payer, make_payer
 
 pytestmark = pytest.mark.django_db
 
-LISTS = ("api-keys", "usage/events", "prices", "invoices", "transfers")
+LISTS = ("api-keys", "spend-limits", "usage/events", "prices", "invoices", "transfers")
 # Nothing, not base64, not JSON, a string or a float or nothing in a list, a number too large, too long.
 BAD_CURSORS = (
     *("", "x", "é", "%00", "bnVsbA", "WyJ4Il0", "WzFlOTld", "W10"),
@@ -153,7 +153,7 @@ def test_no_address_redirects_and_unknown_ones_are_404_in_the_one_shape() -> Non
 @pytest.mark.parametrize("path", [*READS, "api-keys/key_x", "invoices/inv_x"])
 def test_other_methods_are_405_with_allow(path: str) -> None:
     api = CustomerApi(make_payer())
-    for method in ("PUT", "OPTIONS", "TRACE"):
+    for method in ("OPTIONS", "TRACE") if path == "spend-limits" else ("PUT", "OPTIONS", "TRACE"):
         answer = api.send(method, path, {})
         assert_is_error(answer, 405, "method_not_allowed")
         assert "GET" in answer.headers["Allow"]

@@ -68,6 +68,7 @@ def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
         "balance",
         "api-keys",
         "api-keys/{api_key_id}",
+        "spend-limits",
         "usage",
         "usage/events",
         "prices",
@@ -93,7 +94,10 @@ def test_real_answers_fit_the_document() -> None:
     )
     close_invoices(period=date(2026, 10, 1), at=datetime(2026, 11, 2, tzinfo=UTC), customer=payer.customer)
     api = CustomerApi(payer)
-    for path in ("balance", "api-keys", "usage", "usage/events", "prices", "invoices", "transfers"):
+    limits = {"api_key": payer.key.public_id, "limits": [{"span": "day", "amount": "5", "type": "hard"}]}
+    assert_fits(api.send("PUT", "spend-limits", limits), "put", "spend-limits")
+    assert_fits(api.send("PUT", "spend-limits", {"api_key": None}), "put", "spend-limits")
+    for path in ("balance", "api-keys", "usage", "usage/events", "prices", "invoices", "transfers", "spend-limits"):
         answer = api.get(path)
         assert answer.status == 200
         assert path == "balance" or answer.body["data"], path

@@ -12,8 +12,18 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from billing import tasks as billing_tasks
-from billing.models import Hold, IdempotentAnswer, Invoice, JobRun, Wallet
-from metering import pricing
+from billing.models import (
+    Hold,
+    IdempotentAnswer,
+    Invoice,
+    JobRun,
+    OperatorSettings,
+    SpendCounter,
+    SpendLimit,
+    Wallet,
+)
+from billing.models.spending import Span
+from metering import pricing, spend
 from metering import tasks as metering_tasks
 from metering.models import Model, ModelAlias, ParkedEvent, UsageEvent
 from relayadmin.celery import app
@@ -30,7 +40,7 @@ def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
     scheduled = {str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert scheduled <= set(app.tasks)
-    assert len(scheduled) == 7
+    assert len(scheduled) == 9
 
 
 @pytest.mark.django_db
@@ -86,6 +96,56 @@ class TestRemoveOldIdempotentAnswers:
         assert len(slices) == 4, "1,000, 1,000, 1, and one that finds no more"
         assert set(IdempotentAnswer.objects.filter(customer=customer)) == set(young)
         assert last_run("billing.remove_old_idempotent_answers").result == {"removed": 2_001}
+
+
+def limit_a_day(customer_id: int, *, at: datetime) -> None:
+    limit = spend.Limit(Span.DAY, Decimal(5))
+    spend.set_limit(customer_id, limit, owner=SpendLimit.Owner.OPERATOR, actor="", at=at)
+
+
+@pytest.mark.django_db
+class TestRemoveOldSpendCounters:
+    def test_days_that_no_limit_is_judged_by_go_and_the_others_stay(self) -> None:
+        now, payers = datetime.now(UTC), [make_payer() for _ in range(3)]
+        for payer, days in zip(payers, (100, 60, 0), strict=True):
+            limit_a_day(payer.customer.pk, at=now - timedelta(days=days))
+        assert billing_tasks.remove_old_spend_counters() == {"removed": 1}
+        assert billing_tasks.remove_old_spend_counters() is None
+        left = SpendCounter.objects.values_list("customer_id", flat=True)
+        assert set(left) == {payer.customer.pk for payer in payers[1:]}
+        assert last_run("billing.remove_old_spend_counters").result is None
+
+
+@pytest.mark.django_db
+class TestCountSpendAnew:
+    def test_limits_are_counted_in_the_days_of_a_new_time_zone(self) -> None:
+        payers, relay = [make_payer() for _ in range(3)], Relay()
+        with time_machine.travel("2026-11-22T20:00:00Z", tick=False):
+            for payer in payers:
+                limit_a_day(payer.customer.pk, at=datetime.now(UTC))
+                relay.report(make_event(payer))
+                relay.report(make_event(payer, occurred_at="2026-11-22T10:00:00Z"))
+            assert metering_tasks.count_spend_anew() is None
+
+            OperatorSettings.objects.update(timezone="Asia/Tokyo")  # where the 23rd has begun at 15:00 UTC
+            assert metering_tasks.count_spend_anew() == {"customers": 3}
+            assert metering_tasks.count_spend_anew() is None
+
+        counters = SpendCounter.objects.filter(customer__in=[payer.customer for payer in payers])
+        assert [(row.starts_on, row.spent) for row in counters] == [(date(2026, 11, 23), EXAMPLE_CHARGE)] * 3
+        assert set(SpendLimit.objects.values_list("timezone", "counts_from")) == {("Asia/Tokyo", date(2026, 11, 23))}
+        assert JobRun.objects.filter(job="metering.count_spend_anew", result={"customers": 3}).exists()
+
+    def test_a_run_that_ended_early_goes_on_where_it_was(self) -> None:
+        payers = [make_payer() for _ in range(3)]
+        for payer in payers:
+            limit_a_day(payer.customer.pk, at=datetime.now(UTC))
+        OperatorSettings.objects.update(timezone="Asia/Tokyo")
+        spend.count_anew([payers[0].customer.pk], at=datetime.now(UTC))
+        limit_a_day(payers[1].customer.pk, at=datetime.now(UTC))
+        assert spend.counted_elsewhere() == [payer.customer.pk for payer in payers[1:]], "a limit set again is not lost"
+        assert metering_tasks.count_spend_anew() == {"customers": 2}
+        assert spend.counted_elsewhere() == []
 
 
 @pytest.mark.django_db
