@@ -87,7 +87,7 @@ def waiting_for(other: psycopg.Connection[Any]) -> list[int]:
 
 def look_without_lock(customer_ids: Iterable[int]) -> dict[int, ledger.LockedWallet]:
     """For negative controls: `ledger.lock_wallets` with the lock taken out."""
-    fields = ("customer_id", "balance", "held", "credit_limit", "version", "closed_through")
+    fields = ("customer_id", "balance", "held", "credit_limit", "version", "closed_through", "counts_spend")
     rows = Wallet.objects.filter(customer_id__in=list(customer_ids)).values_list(*fields)
     return {row[0]: ledger.LockedWallet(*row) for row in rows}
 
