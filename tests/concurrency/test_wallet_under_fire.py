@@ -309,3 +309,6 @@ def test_a_limit_set_beside_an_authorization_counts_it_because_of_the_wallet_s_l
     assert payer.wallet.held == PRICE
     counted = SpendCounter.objects.get(customer=payer.customer, span=Span.DAY).held
     assert counted == (PRICE if is_locked else 0)
+    monkeypatch.undo()
+    spend.count_anew([payer.customer.pk], at=datetime.now(UTC))  # Or the sweep of another test would fail on it.
+    assert_books_are_right(payer.customer)

