@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from relayadmin.embedded.home import PROJECT
+from relayadmin.embedded.processes import launched
+
+SERVERS = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "SECRET_KEY", "RELAYADMIN_EMBEDDED", "RELAYADMIN_SANDBOX")
 READY_WITHIN_S = 180
 
 
@@ -48,31 +53,37 @@ def free_port() -> int:
 @contextmanager
 def running() -> Iterator[Stack]:
     """Start the stack, wait until it is ready, stop it at the end."""
-    with tempfile.TemporaryDirectory(prefix="relayadmin-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="relayadmin-bench-") as folder, (Path(folder) / "log").open("w+") as log:
         home, port = Path(folder) / "var", free_port()
-        environment = {
-            name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"}
-        }
-        environment |= {
-            "RELAYADMIN_HOME": str(home),
-            "PORT": str(port),
-            "DJANGO_SETTINGS_MODULE": "bench.settings",
-            "RELAYADMIN_BENCH": str(home),
-        }
-        log = (Path(folder) / "log").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "relayadmin.supervisor"], env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+        process = launch(home, port, log=log, settings="bench.settings")
         try:
-            _wait(process, port, log)
+            await_ready(process, port, log=log)
             yield Stack(port, home, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
-            log.close()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log) -> None:  # type: ignore[no-untyped-def]
+def launch(home: Path, port: int, *, log: TextIO, settings: str = "relayadmin.settings") -> subprocess.Popen[bytes]:
+    """Start what `make run` starts; every process of it carries RELAYADMIN_BENCH, the servers excepted.
+
+    It ends when the thread ends that called this.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SERVERS}
+    environment |= {
+        "RELAYADMIN_HOME": str(home),
+        "PORT": str(port),
+        "DJANGO_SETTINGS_MODULE": settings,
+        "RELAYADMIN_BENCH": str(home),
+    }
+    command = [sys.executable, "-m", "relayadmin.supervisor"]
+    return subprocess.Popen(
+        launched(command, parent=os.getpid()), env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=PROJECT
+    )
+
+
+def await_ready(process: subprocess.Popen[bytes], port: int, *, log: TextIO) -> None:
+    """Return when the stack serves. Raises RuntimeError with the end of its log if it ends, or takes too long."""
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until:
         if process.poll() is not None:

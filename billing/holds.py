@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
-from django.db import connection
+from django.db import IntegrityError, connection
 
 from billing import ledger, spending
 from billing.models import Hold
@@ -216,30 +217,51 @@ def _write_holds(holds: Sequence[Hold]) -> None:
         assert cursor.rowcount == len(holds), "a hold of a locked wallet changed under us"
 
 
+class HoldsStuck(Exception):
+    """The holds of these customers can't be freed, because their figures are wrong; check_ledger says which."""
+
+
 def expire(*, at: datetime, limit: int = 500) -> int:
     """Free open holds whose time is over, at most `limit` in one transaction; returns how many.
 
-    Any number of workers may run it at once: each wallet's holds are looked at again under its lock.
+    Any number of workers may run it at once: each wallet's holds are looked at again under its lock. A customer whose
+    figures don't allow it keeps nobody else's money held: without it, all others are freed first. Raises HoldsStuck
+    when only such are left.
     """
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT customer_id FROM ("
+            " SELECT customer_id FROM billing_hold WHERE status = 'open' AND expires_at <= %s"
+            " ORDER BY expires_at LIMIT %s) overdue",
+            [at, limit],
+        )
+        customer_ids = [row[0] for row in cursor.fetchall()]
+    if not customer_ids:
+        return 0
+    try:
+        return in_transaction(lambda: _expire_of(customer_ids, at))
+    except IntegrityError:
+        return _expire_one_by_one(customer_ids, at)
 
-    def work() -> int:
-        with server_cursor() as cursor:
-            cursor.execute(
-                "SELECT DISTINCT customer_id FROM ("
-                " SELECT customer_id FROM billing_hold WHERE status = 'open' AND expires_at <= %s"
-                " ORDER BY expires_at LIMIT %s) overdue",
-                [at, limit],
-            )
-            customer_ids = [row[0] for row in cursor.fetchall()]
-        if not customer_ids:
-            return 0
-        wallets = ledger.lock_wallets(customer_ids)
-        overdue = list(Hold.objects.filter(customer_id__in=customer_ids, status=Hold.Status.OPEN, expires_at__lte=at))
-        if overdue:
-            _resolve(overdue, Hold.Status.EXPIRED, wallets=wallets, at=at)
-        return len(overdue)
 
-    return in_transaction(work)
+def _expire_of(customer_ids: list[int], at: datetime) -> int:
+    wallets = ledger.lock_wallets(customer_ids)
+    overdue = list(Hold.objects.filter(customer_id__in=customer_ids, status=Hold.Status.OPEN, expires_at__lte=at))
+    if overdue:
+        _resolve(overdue, Hold.Status.EXPIRED, wallets=wallets, at=at)
+    return len(overdue)
+
+
+def _expire_one_by_one(customer_ids: list[int], at: datetime) -> int:
+    freed, stuck = 0, []
+    for customer_id in sorted(customer_ids):
+        try:
+            freed += in_transaction(partial(_expire_of, [customer_id], at))
+        except IntegrityError as error:
+            stuck.append(f"customer number {customer_id}: {str(error).splitlines()[0]}")
+    if stuck and not freed:
+        raise HoldsStuck("; ".join(stuck[:10]))
+    return freed
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):

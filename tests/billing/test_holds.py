@@ -230,3 +230,19 @@ class TestAnEnd:
             release(payer, foreign)
         with pytest.raises(holds.UnknownHold):
             holds.release(customer_id=2**62, number=1, at=AT)
+
+
+def test_expiry_frees_all_others_where_one_customers_figures_are_wrong() -> None:
+    right, wrong = make_payer(), make_payer()
+    for payer in (wrong, right):
+        place(payer)
+    Wallet.objects.filter(customer=wrong.customer).update(held=0)
+    late = AT + timedelta(hours=1)
+
+    assert holds.expire(at=late) == 1
+    assert right.wallet.held == 0
+    with pytest.raises(holds.HoldsStuck, match=f"customer number {wrong.customer.pk}: .*wallet_held_not_negative"):
+        holds.expire(at=late)
+
+    Wallet.objects.filter(customer=wrong.customer).update(held=1)
+    assert holds.expire(at=late) == 1

@@ -37,23 +37,6 @@ def number_of(answer: Answer) -> int:
     return parsed[1]
 
 
-def test_of_400_authorizations_at_once_exactly_those_pass_that_fit() -> None:
-    """Row 1: concurrent requests pass a check-then-deduct balance and overdraw."""
-    payer, token = make_payer(credit="1.00"), Relay().token
-
-    def fifty() -> list[int]:
-        relay = Relay(token)
-        return [relay.authorize(payer, input_tokens=1000).status for _ in range(50)]
-
-    statuses = Counter(status for outcome in at_once([fifty] * 8) for status in outcome)  # type: ignore[union-attr]
-
-    assert statuses == {201: 95, 402: 305}
-    assert payer.wallet.held == 95 * PRICE == Decimal("0.9975")
-    assert Hold.objects.filter(customer=payer.customer).count() == 95
-    assert payer.wallet.balance - payer.wallet.held < PRICE
-    assert_books_are_right(payer.customer)
-
-
 @pytest.mark.parametrize(("lock", "passing"), [("FOR UPDATE", 10), ("", 20)], ids=["with the lock", "without it"])
 def test_what_lets_only_those_pass_is_the_lock_before_the_look(lock: str, passing: int) -> None:
     """The negative control of row 1: the same function, made to wait between its look and its write."""

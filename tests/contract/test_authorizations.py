@@ -573,6 +573,18 @@ class TestARefusalOfTheKey:
         assert "0.010000" in answer.body["error"]["message"]
         assert not Hold.objects.filter(customer=payer.customer).exists()
 
+    def test_a_long_answer_is_held_whole_so_that_it_cannot_end_below_zero(self) -> None:
+        """Row 3: long streams settle at −$50 and more, because only "balance > 0" was asked."""
+        payer, relay = make_payer(credit="0.95"), Relay()
+        asked = {"input_tokens": 1000, "max_output_tokens": None}  # As much as the model can answer: 64,000 tokens.
+        assert_error(relay.authorize(payer, **asked), 402, "insufficient_balance")
+        granted = relay.authorize(payer, **(asked | {"max_output_tokens": 60_000}))
+        assert granted.status == 201
+        assert_error(relay.authorize(payer, max_output_tokens=10_000), 402, "insufficient_balance")
+        longest = {"input_tokens": 1000, "output_tokens": 60_000}
+        relay.report(make_event(payer, authorization=granted.body["id"], usage=longest))
+        assert payer.balance == Decimal("0.95") - Decimal("0.903")
+
     def test_the_floor_is_hard_for_the_poor_and_the_indebted_alike(self) -> None:
         payer, relay = make_payer(credit="0.01"), Relay()
         relay.report(make_event(payer))
