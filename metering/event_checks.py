@@ -99,7 +99,8 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
 
     Rows: ('event', customer, number of the first wrong event of an hour, …), ('hour', customer, …, its key, what it
     should be, what it is), and one ('count', events, hours). Only `meters` are summed up: an event with another one
-    counts as wrong. The unit prices of one token or call are parameters, an array each.
+    counts as wrong. The unit prices of one token or call are parameters, an array each. Sorted, so that the many sums
+    of an hour are made of one hour at a time.
     """
     columns = ["price_set_id", "is_at_cost", *(f"{kind}_{meter}" for kind in ("charge", "cost") for meter in meters)]
     types = ["bigint", "boolean"] + ["numeric"] * (len(columns) - 2)
@@ -125,10 +126,12 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     sides = _SIDES.format(source=source, here=HERE)
     return f"""{SINCE}{"" if full else touched}, sides AS MATERIALIZED ({sides}), parts AS MATERIALIZED (
         SELECT {_KEY}, sum(counted) AS counted, sum(requests) AS requests, sum(charge) AS charge, sum(cost) AS cost
-               {sums}, min(id) FILTER (WHERE (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}'
-                   OR is_at_cost IS NULL OR charge IS DISTINCT FROM {amount("charge")}
-                   OR CASE WHEN is_at_cost THEN cost <> charge ELSE cost IS DISTINCT FROM {amount("cost")} END
-               ) AS wrong
+               {sums}, min(id) FILTER (WHERE is_wrong) AS wrong
+        FROM (
+        SELECT {_KEY}, id, counted, requests, charge, cost{"".join(f", {meter}" for meter in meters)},
+               (quantities - '{{{",".join(meters)}}}'::text[]) <> '{{}}' OR is_at_cost IS NULL
+               OR charge IS DISTINCT FROM {amount("charge")}
+               OR CASE WHEN is_at_cost THEN cost <> charge ELSE cost IS DISTINCT FROM {amount("cost")} END AS is_wrong
         FROM (
             SELECT customer_id, id, {_HOUR} AS hour, period, api_key_id, model_id, channel_id, price_set_id,
                    1 AS counted, 1 AS requests, charge::numeric, cost::numeric, quantities{counts}
@@ -147,9 +150,8 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
                    call.price_set_id, 0, sign * call.requests, sign * call.charge, sign * call.cost, call.quantities
                    {signed.replace("quantities", "call.quantities")}
             FROM sides e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
-        ) e
-        LEFT JOIN {prices} USING (price_set_id)
-        GROUP BY {_KEY}
+        ) e LEFT JOIN {prices} USING (price_set_id) ORDER BY {_KEY}
+        ) rated GROUP BY {_KEY}
     ), compared AS (
         SELECT customer_id, jsonb_build_object('hour', hour, 'period', period, 'API key', api_key_id, 'model', model_id,
                    'channel', channel_id, 'price set', price_set_id) AS key,
