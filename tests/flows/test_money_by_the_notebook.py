@@ -28,7 +28,6 @@ from billing import credits, holds, spending
 from billing.models import Entry, Grant, Hold, SpendCounter, SpendLimit, Wallet
 from billing.models.spending import Span
 from metering import keys, spend
-from relayadmin import ids
 from tests.concurrency.racing import assert_books_are_right
 from tests.flows.money_reference import CUSTOMER, ZERO, LimitName, Notebook, Reported, Reserve
 from tests.world import Payer, Relay, make_event, make_payer
@@ -128,24 +127,21 @@ class Story(RuleBasedStateMachine):
         party, key = self.parties[who], self._name("grant")
         expires_at = None if days is None else self.now + timedelta(days=days)
         given = self._give(party, key, kind, amount, priority=priority, expires_at=expires_at)
-        assert self._grant(party, key, kind, amount, expires_at) == given, "a repeat is told the same"
+        assert self._grant(party, key, kind, amount, priority, expires_at) == given, "a repeat is told the same"
         with pytest.raises(credits.GrantKeyConflict):
-            self._grant(party, key, kind, amount + 1, expires_at)
+            self._grant(party, key, kind, amount + 1, priority, expires_at)
         with pytest.raises(credits.InvalidGrant):
-            self._grant(party, self._name("grant"), kind, ZERO, expires_at)
+            self._grant(party, self._name("grant"), kind, ZERO, priority, expires_at)
 
     def _give(
         self, party: Party, key: str, kind: str, amount: Decimal, *, priority: int, expires_at: datetime | None
     ) -> credits.Granted:
-        given = self._grant(party, key, kind, amount, expires_at)
-        if priority:
-            _, number = ids.parse_hot_id("gr", given.grant) or (0, 0)
-            Grant.objects.filter(customer_id=party.number, pk=number).update(priority=priority)
+        given = self._grant(party, key, kind, amount, priority, expires_at)
         party.book.give(kind, amount, priority, expires_at)
         return given
 
     def _grant(
-        self, party: Party, key: str, kind: str, amount: Decimal, expires_at: datetime | None
+        self, party: Party, key: str, kind: str, amount: Decimal, priority: int, expires_at: datetime | None
     ) -> credits.Granted:
         return credits.grant(
             customer_id=party.number,
@@ -155,7 +151,9 @@ class Story(RuleBasedStateMachine):
             reference="r",
             key=key,
             at=self.now,
+            priority=priority,
             expires_at=expires_at,
+            never_expires=expires_at is None,
         )
 
     # --- holds ---
