@@ -1,10 +1,11 @@
 """Spend limits of customers and keys: judged beside the floor, counted in the window in which a hold was placed."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import time_machine
 
 from billing import holds, spending
 from billing.models import OperatorSettings, SpendCounter, SpendLimit
@@ -234,6 +235,20 @@ class TestCounters:
         zone = spend.operator_timezone()
         assert row.starts_on == at.astimezone(zone).date()
         assert_right()
+
+    def test_are_right_in_a_day_that_has_two_midnights(self) -> None:
+        OperatorSettings.objects.update(timezone="America/Havana")
+        year = datetime.now(UTC).year + 1
+        # From 1:00 on that Sunday back to 0:00: its first hour comes twice.
+        day = next(day for day in range(1, 8) if date(year, 11, day).weekday() == 6)
+        with time_machine.travel(datetime(year, 11, day, 4, 30, tzinfo=UTC), tick=False):
+            payer, relay = make_payer(), Relay()
+            limit(payer, "5")
+            relay.report(make_event(payer, occurred_at=f"{year}-11-{day:02}T04:15:00Z"))
+            ask(relay, payer)
+            assert SpendCounter.objects.get().starts_on == date(year, 11, day)
+            assert counter(payer) == (EXAMPLE_CHARGE, PRICE)
+            assert_right()
 
     def test_that_are_old_are_removed(self) -> None:
         payer = make_payer()
