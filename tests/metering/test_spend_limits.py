@@ -357,7 +357,7 @@ class TestALease:
             ({"amount": "1", "seconds": 0}, "lease.seconds"),
             ({"amount": "1", "seconds": 301}, "lease.seconds"),
             ({"amount": "1", "seconds": "60"}, "lease.seconds"),
-            ({}, "amount"),
+            ({}, "lease.amount"),
             ("all", "lease"),
         ],
     )
