@@ -323,6 +323,13 @@ class TestStatement:
             assert numbers(odd)[0] == [4, 3]
         assert "Enter a valid date" in text_of(operator.get(f"{address}?start=soon"))
         assert "Select a valid choice" in text_of(operator.get(f"{address}?kind=theft"))
+        assert "must not be before" in text_of(operator.get(f"{address}?start=2026-11-20&end=2026-11-19"))
+
+    def test_it_says_whether_nothing_has_moved_or_nothing_of_that_kind(self, operator: Client) -> None:
+        address = page(Customer, "statement", make_payer(credit="5").customer.pk)
+        assert "Nothing that you look for has moved here." in text_of(operator.get(f"{address}?kind=void"))
+        empty = page(Customer, "statement", make_payer(credit="0").customer.pk)
+        assert "No money has moved here." in text_of(operator.get(empty))
 
     def test_a_page_takes_the_same_few_queries_however_long_it_is(self, operator: Client) -> None:
         payer = make_payer(credit="50")
