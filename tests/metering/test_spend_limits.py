@@ -8,7 +8,7 @@ import pytest
 import time_machine
 
 from billing import holds, spending
-from billing.models import OperatorSettings, SpendCounter, SpendLimit
+from billing.models import Hold, OperatorSettings, SpendCounter, SpendLimit
 from billing.models.spending import Span
 from metering import keys, spend
 from metering.models import ApiKey, EventConflict
@@ -337,6 +337,42 @@ class TestALease:
         assert payer.wallet.held == 1
         assert payer.balance == 50 - EXAMPLE_CHARGE
         assert EventConflict.objects.get().kind == "lease_of_another_key"
+        assert_right()
+
+    @pytest.mark.parametrize("used", [0, 500, 100_000])
+    def test_is_drawn_on_once_by_an_estimate_and_its_correction(self, used: int) -> None:
+        payer, relay = make_payer(), Relay()
+        limit(payer, "5")
+        named = {"authorization": self.lease(relay, payer).body["id"]}
+        old = make_event(payer, estimated=True, usage={"input_tokens": 200_000, "output_tokens": 0}, **named)
+        relay.report(old)
+        assert (payer.wallet.held, payer.balance) == (Decimal("0.4"), Decimal("49.4"))
+        usage = {"input_tokens": used, "output_tokens": 0}
+        relay.report(make_event(payer, replaces=old["id"], usage=usage, **named))
+        cost = used * Decimal("0.000003")
+        assert (payer.wallet.held, payer.balance) == (1 - cost, 50 - cost)
+        assert counter(payer) == (cost, 1 - cost)
+        assert (Hold.objects.get().settled, Hold.objects.get().status) == (cost, "open")
+        assert_right()
+
+    def test_that_an_estimate_overran_holds_again_no_more_than_it_did(self) -> None:
+        payer, relay = make_payer(), Relay()
+        named = {"authorization": self.lease(relay, payer).body["id"]}
+        old = make_event(payer, estimated=True, usage={"input_tokens": 500_000, "output_tokens": 0}, **named)
+        relay.report(make_event(payer, **named), old)
+        assert payer.wallet.held == 0
+        relay.report(make_event(payer, replaces=old["id"]))
+        assert payer.wallet.held == 1 - EXAMPLE_CHARGE, "the correction names no lease, and draws on none"
+        assert_right()
+
+    def test_that_has_ended_holds_nothing_again(self) -> None:
+        payer, relay = make_payer(), Relay()
+        lease = self.lease(relay, payer).body["id"]
+        old = make_event(payer, estimated=True, authorization=lease)
+        relay.report(old)
+        relay.release(lease)
+        relay.report(make_event(payer, replaces=old["id"], authorization=lease))
+        assert (payer.wallet.held, payer.balance) == (0, 50 - EXAMPLE_CHARGE)
         assert_right()
 
     def test_ends_for_renewals_when_the_key_does(self) -> None:
