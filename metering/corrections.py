@@ -193,13 +193,16 @@ def take_back(
 
 def _drawn(charged: dict[tuple[int, int], int]) -> list[holds.Settlement]:
     """What charged estimates, by the corrections that replace them, have drawn on holds that they named."""
-    numbers = sorted((customer_id, number) for (customer_id, _), number in charged.items())
+    customer_ids = [customer_id for customer_id, _ in charged]
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT e.customer_id, e.hold_id, e.charge FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, id)"
             " JOIN metering_usageevent e ON e.customer_id = t.customer_id AND e.id = t.id"
             " WHERE e.hold_id IS NOT NULL AND e.charge > 0",
-            [number_array([customer_id for customer_id, _ in numbers]), number_array([number for _, number in numbers])],
+            [number_array(customer_ids), number_array(charged.values())],
             binary=True,
         )
-        return [holds.Settlement(*row, is_last=False) for row in cursor.fetchall()]
+        return [
+            holds.Settlement(customer_id, hold_number, charge, is_last=False)
+            for customer_id, hold_number, charge in cursor.fetchall()
+        ]

@@ -3,6 +3,7 @@
 from billing.spending import KEPT_DAYS
 from metering.event_checks import HERE
 
+
 def _midnight(day: str) -> str:
     """The moment at which a day begins in the operator's zone: where clocks go back at night, the first of two."""
     midnight = f"({day})::timestamp AT TIME ZONE o.timezone"

@@ -20,7 +20,7 @@ SAMPLE = (
     ("Tier 4", Decimal(400), 4_000, 400_000, Decimal(5_000)),
 )
 
-# What customers have paid in: not what was voided, such as a typing error, nor money back, which had been paid in before.
+# What customers have paid in; not what was voided, such as a typing error, nor money back, which was paid in before.
 _TOP_UPS = """
 SELECT g.customer_id, sum(g.amount) AS amount FROM billing_grant g
 LEFT JOIN billing_walletadjustment a

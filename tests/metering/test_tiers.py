@@ -114,9 +114,7 @@ class TestPromotion:
         payer = make_payer()
         top_up(payer, "4000")
         typed_wrong = Grant.objects.get(customer=payer.customer, kind="paid")
-        grant_changes.void(
-            customer_id=payer.customer.pk, number=typed_wrong.pk, reason="40.00", actor="olga", at=now()
-        )
+        grant_changes.void(customer_id=payer.customer.pk, number=typed_wrong.pk, reason="40.00", actor="olga", at=now())
         top_up(payer, "40")
         adjust(payer, "money_back", "500")
         tiers.promote(at=now())
