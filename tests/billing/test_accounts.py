@@ -7,7 +7,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from billing import accounts, closing, credit_lines, suspension, tasks
-from billing.models import AccountChange, Customer, Hold, OperatorSettings
+from billing.models import AccountChange, Customer, Hold, Notice, OperatorSettings
 from metering.closing import ClosedAccount, close_account
 from metering.models import ApiKey
 from tests.billing.hands import adjust, assert_books, charge, last_transfer, sides, sums
@@ -128,6 +128,40 @@ class TestSuspension:
             suspension.suspend(customer_id=payer.customer.pk, cause=Cause.OPERATOR, reason=reason, actor="a", at=now())
         assert refused.value.field == "reason"
         assert status(payer) == "active"
+
+
+def told_of_debt(payer: Payer) -> list[tuple[str, str]]:
+    """Debt and credit limit of each notice, oldest first."""
+    found = Notice.objects.filter(customer=payer.customer, kind="in_debt").order_by("pk")
+    return [(notice.data["debt"], notice.data["credit_limit"]) for notice in found]
+
+
+class TestDebtors:
+    def test_are_told_once_each_time_that_their_keys_stop(self) -> None:
+        payer, fine = make_payer(credit="1"), make_payer(credit="1")
+        charge(fine, "1")
+        assert tasks.tell_debtors() is None
+        charge(payer, "3")
+        since = last_transfer(payer).created_at
+        assert tasks.tell_debtors() == {"told": 1}
+        charge(payer, "1")
+        assert tasks.tell_debtors() is None, "it owes more, but was told"
+        adjust(payer, "paid", "3")
+        charge(payer, "0.5")
+        assert tasks.tell_debtors() == {"told": 1}
+        assert told_of_debt(payer) == [("2.000000", "0.000000"), ("0.500000", "0.000000")]
+        assert told_of_debt(fine) == []
+        first = Notice.objects.filter(customer=payer.customer).earliest("pk")
+        assert first.data["since"] == since.isoformat()
+
+    def test_within_their_credit_limit_are_not_told(self) -> None:
+        payer = make_payer(credit="0")
+        set_limit(payer, "5")
+        charge(payer, "5")
+        assert tasks.tell_debtors() is None
+        set_limit(payer, "4")
+        assert tasks.tell_debtors() == {"told": 1}, "a limit that was lowered stops the keys as well"
+        assert told_of_debt(payer) == [("5.000000", "4.000000")]
 
 
 class TestDebtPolicy:

@@ -144,7 +144,8 @@ def test_adjusting_by_form_does_it_once(operator: Client) -> None:
         ({"amount": "1,5"}, "plain decimal"),
         ({"amount": "0"}, "must be above zero"),
         ({"reason": ""}, "This field is required"),
-        ({"kind": "debit", "account": ""}, "Account must be one of"),
+        ({"kind": "debit", "account": ""}, "Choose what a debit counts as"),
+        ({"kind": "money_back", "account": ""}, "what money back is taken off"),
         ({"kind": "debit", "account": "revenue"}, "Account must be one of"),
         ({"kind": "debit", "account": "other_revenue", "amount": "2"}, "Only 1.000000 USD can be debited"),
         ({"kind": "paid"}, "needs a document"),
@@ -323,6 +324,13 @@ class TestStatement:
             assert numbers(odd)[0] == [4, 3]
         assert "Enter a valid date" in text_of(operator.get(f"{address}?start=soon"))
         assert "Select a valid choice" in text_of(operator.get(f"{address}?kind=theft"))
+        assert "must not be before" in text_of(operator.get(f"{address}?start=2026-11-20&end=2026-11-19"))
+
+    def test_it_says_whether_nothing_has_moved_or_nothing_of_that_kind(self, operator: Client) -> None:
+        address = page(Customer, "statement", make_payer(credit="5").customer.pk)
+        assert "Nothing that you look for has moved here." in text_of(operator.get(f"{address}?kind=void"))
+        empty = page(Customer, "statement", make_payer(credit="0").customer.pk)
+        assert "No money has moved here." in text_of(operator.get(empty))
 
     def test_a_page_takes_the_same_few_queries_however_long_it_is(self, operator: Client) -> None:
         payer = make_payer(credit="50")

@@ -71,6 +71,7 @@ class Usage:
     counts_at: datetime
     movements: tuple[int, ...]
     is_replaced: bool = False
+    drawn_on: str | None = None
 
 
 @dataclass
@@ -246,8 +247,16 @@ class Notebook:
         is_last = not event.more and reserve.admits_until is None
         self._free(reserve, reserve.left if is_last else min(reserve.left, event.charge), at=at)
         reserve.settled += event.charge
+        self.usages[event.event_id].drawn_on = reserve.request_id
         if is_last:
             reserve.status = "settled"
+
+    def _undraw(self, usage: Usage, *, at: datetime) -> None:
+        """Hold again what an estimate had drawn on a hold that is still open."""
+        reserve = self.reserves.get(usage.drawn_on or "")
+        if reserve is not None and reserve.status == "open":
+            reserve.settled -= usage.charge
+            self._free(reserve, reserve.left - max(ZERO, reserve.amount - reserve.settled), at=at)
 
     @staticmethod
     def _is_borrowed(reserve: Reserve, event: Reported) -> bool:
@@ -289,6 +298,7 @@ class Notebook:
             return False
         usage.movements = (*self._give_back(usage), *usage.movements)
         self._count(usage.key, usage.counts_at, spent=-usage.charge, at=at)
+        self._undraw(usage, at=at)
         usage.is_replaced, usage.charge = True, ZERO
         self.report([event], at=at)
         return True
