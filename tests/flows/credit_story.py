@@ -16,8 +16,8 @@ from billing import closing, credit_lines, expiry, grant_changes, manual, redemp
 from billing.accounts import AccountClosed
 from billing.models import Grant, WalletAdjustment
 from tests.flows.credit_reference import ALONE_UP_TO, Asked
-from tests.flows.money_reference import Credit
-from tests.flows.money_story import Party, Story, payers, picks, usd
+from tests.flows.money_reference import ZERO, Credit
+from tests.flows.money_story import OF_TOKEN, Party, Story, keys_of_payer, payers, picks, usd
 from tests.redemption import make_codes
 
 gifts = st.sampled_from(["promotional", "goodwill"])
@@ -25,6 +25,7 @@ kinds = st.sampled_from(["paid", "promotional", "goodwill"])
 lifetimes = st.sampled_from([None, timedelta(minutes=2), timedelta(days=1), timedelta(days=30)])
 by_hand = st.sampled_from(["debit", "write_off", "goodwill", "promotional", "paid", "money_back"])
 MICROSECOND = timedelta(microseconds=1)
+LEAST = Decimal("0.000000000000001")
 ACCOUNTS = {"debit": "other_revenue", "money_back": "revenue"}
 REFUSALS: dict[str, type[Exception]] = {
     "too little": manual.TooLittleCredit,
@@ -41,6 +42,10 @@ class CreditStory(Story):
         found = [(party, credit) for party in self.parties for credit in reversed(party.book.credits)]
         return sorted(found, key=lambda one: not one[1].left)
 
+    @property
+    def spendable(self) -> list[tuple[Party, Credit]]:
+        return [one for one in self.grants if one[1].left]
+
     @rule(who=payers, kind=kinds, amount=usd, delay=st.sampled_from([60, 86_400]), lifetime=lifetimes)
     def schedule(self, who: int, kind: str, amount: Decimal, delay: int, lifetime: timedelta | None) -> None:
         party = self.parties[who]
@@ -52,23 +57,41 @@ class CreditStory(Story):
         self._note(party, given.grant, party.book.schedule(kind, amount, 0, expires_at, begins))
         assert self._grant(party, key, kind, amount, 0, expires_at, begins) == given
 
-    @rule(
-        step=st.sampled_from([timedelta(0), timedelta(minutes=1), timedelta(hours=25), timedelta(days=31)]),
-        is_twice=st.booleans(),
-    )
-    def begin_and_end_credit(self, step: timedelta, is_twice: bool) -> None:
-        """The jobs of every minute, later or earlier than they should run."""
-        self.clock.shift(step)
+    @property
+    def next_end(self) -> timedelta:
+        """How long until the next credit ends that is left of somebody's; a minute if none does."""
+        ends = [credit.expires_at - self.now for _, credit in self.grants if credit.left and credit.expires_at]
+        return min((wait for wait in ends if wait > timedelta(0)), default=timedelta(minutes=1))
+
+    @rule(step=st.sampled_from([None, timedelta(0), timedelta(minutes=1), timedelta(hours=25)]), is_twice=st.booleans())
+    def begin_and_end_credit(self, step: timedelta | None, is_twice: bool) -> None:
+        """The jobs of every minute, later or earlier than they should run, or just when some credit ends."""
+        self.clock.shift(self.next_end if step is None else step)
         for _ in range(1 + is_twice):
-            while scheduled_grants.post_due(at=self.now):
-                pass
-            while expiry.sweep(at=self.now).looked_at:
-                pass
+            self._begin_and_end_credit()
+
+    @rule(who=payers, key=keys_of_payer)
+    def hold_until_credit_ends(self, who: int, key: int) -> None:
+        """A lease over all there is, still held when the job comes for what it is held in."""
+        free = self.parties[who].book.free
+        if free:
+            self.lease(who=who, key=key, amount=free, least=LEAST, seconds=300)
+            self.begin_and_end_credit(step=None, is_twice=False)
+
+    def run_jobs(self) -> None:
+        super().run_jobs()
+        self._begin_and_end_credit()
+
+    def _begin_and_end_credit(self) -> None:
+        while scheduled_grants.post_due(at=self.now):
+            pass
+        while expiry.sweep(at=self.now).looked_at:
+            pass
         for party in self.parties:
             party.book.begin(at=self.now)
             party.book.end_credit(at=self.now)
 
-    @precondition(lambda self: self.grants)
+    @precondition(lambda self: any(party.book.held for party in self.parties) or len(self.spendable) > 2)
     @rule(pick=picks)
     def void(self, pick: int) -> None:
         party, credit = self.grants[pick % len(self.grants)]
@@ -83,11 +106,14 @@ class CreditStory(Story):
             assert voided == grant_changes.Voided(before - credit.left, credit.left, is_new=told == "voided")
 
     @precondition(lambda self: self.grants)
-    @rule(pick=picks, lifetime=lifetimes)
-    def extend(self, pick: int, lifetime: timedelta | None) -> None:
-        """Whatever is there, so that some of it can't be extended, and some has ended already."""
-        party, credit = self.grants[pick % len(self.grants)]
-        until = None if lifetime is None else self.now + lifetime
+    @rule(pick=picks, lifetime=lifetimes, is_later=st.booleans())
+    def extend(self, pick: int, lifetime: timedelta | None, is_later: bool) -> None:
+        """Credit that ends, or has ended and is not taken yet; every third time whatever there is."""
+        ending = [one for one in self.spendable if one[1].expires_at]
+        chosen = ending if ending and pick % 3 else self.grants
+        party, credit = chosen[pick % len(chosen)]
+        start = max(self.now, credit.expires_at or self.now) if is_later else self.now
+        until = None if lifetime is None else start + lifetime
         asked: dict[str, Any] = {
             "customer_id": party.number,
             "number": party.numbers[credit.place],
@@ -124,6 +150,7 @@ class WholeStory(CreditStory):
 
     def __init__(self) -> None:
         super().__init__()
+        self.was_closed = False
         users = [User.objects.create(username=f"story-{uuid4().hex}", is_staff=True) for _ in range(2)]
         self.asking, self.deciding = [manual.Person(user.pk, user.username) for user in users]
 
@@ -190,6 +217,22 @@ class WholeStory(CreditStory):
     def _approve(self, number: int) -> WalletAdjustment:
         return manual.approve(adjustment_id=number, person=self.deciding, at=self.now)
 
+    @rule(who=payers, key=keys_of_payer, excess=st.sampled_from([2_000, 0, 200_000]), is_estimated=st.booleans())
+    def overrun(self, who: int, key: int, excess: int, is_estimated: bool) -> None:
+        """Usage without a hold that costs all that is there, and more."""
+        party = self.parties[who]
+        left = sum((credit.left for credit in party.book.credits), ZERO)
+        spent = (0, int(left / OF_TOKEN["output_tokens"]) + excess)
+        event, reported = self._event(party, key, spent, self.now, estimated=is_estimated)
+        self._send(event, accepted=1)
+        party.book.report([reported], at=self.now)
+
+    @rule(who=payers, key=keys_of_payer)
+    def give_up(self, who: int, key: int) -> None:
+        """An estimate that nobody paid is written off: a correction finds that it had cost less."""
+        self.overrun(who=who, key=key, excess=100_000, is_estimated=True)
+        self.adjust(who=who, kind="write_off", amount=ALONE_UP_TO, may_make_debt=False)
+
     @rule(who=payers, limit=st.sampled_from(["0", "0.05", "3"]).map(Decimal))
     def set_credit_limit(self, who: int, limit: Decimal) -> None:
         """Also below what is owed already."""
@@ -197,10 +240,14 @@ class WholeStory(CreditStory):
         credit_lines.set_credit_limit(customer_id=party.number, limit=limit, reason="story", actor="ada", at=self.now)
         party.book.credit_limit = limit
 
+    @precondition(lambda self: not self.was_closed)
     @rule(who=payers, is_refunded=st.booleans(), late=st.none() | usd)
     def close_and_reopen(self, who: int, is_refunded: bool, late: Decimal | None) -> None:
-        """While it is closed nothing is authorized, given or approved; a late payment still comes in."""
-        party = self.parties[who]
+        """While it is closed nothing is authorized, given or approved; a late payment still comes in.
+
+        Once in a story, since little is left to tell of that customer.
+        """
+        party, self.was_closed = self.parties[who], True
         book, waited = party.book, list(party.book.waiting)
         if any(reserve.expires_at > self.now for reserve in book.open):
             with pytest.raises(closing.HoldsOpen):

@@ -109,17 +109,18 @@ class Story(RuleBasedStateMachine):
 
     # --- credit ---
 
-    @initialize(first=st.sampled_from([Decimal(10), Decimal(1)]), second=usd)
-    def begin(self, first: Decimal, second: Decimal) -> None:
+    @initialize(first=st.sampled_from([Decimal(10), Decimal(1)]), second=usd, days=st.sampled_from([30, 1, None]))
+    def begin(self, first: Decimal, second: Decimal, days: int | None) -> None:
+        expires_at = None if days is None else self.now + timedelta(days=days)
         for party, amount in zip(self.parties, (first, second), strict=True):
-            self._give(party, self._name("grant"), "paid", amount, priority=0, expires_at=None)
+            self._give(party, self._name("grant"), "paid", amount, priority=0, expires_at=expires_at)
 
     @rule(
         who=payers,
         kind=st.sampled_from(["paid", "promotional", "goodwill"]),
         amount=usd,
         priority=st.sampled_from([-1, 0, 0, 1]),
-        days=st.sampled_from([None, 30, 365]),
+        days=st.sampled_from([1, None, 30, 365]),
     )
     def grant(self, who: int, kind: str, amount: Decimal, priority: int, days: int | None) -> None:
         party, key = self.parties[who], self._name("grant")
@@ -247,10 +248,13 @@ class Story(RuleBasedStateMachine):
         """What is overdue expires with the sweep, and blocks what does not fit beside it until then."""
         self.clock.shift(step)
         if does_sweep:
-            while holds.expire(at=self.now):
-                pass
-            for party in self.parties:
-                party.book.expire(at=self.now)
+            self.run_jobs()
+
+    def run_jobs(self) -> None:
+        while holds.expire(at=self.now):
+            pass
+        for party in self.parties:
+            party.book.expire(at=self.now)
 
     # --- usage ---
 

@@ -18,8 +18,8 @@ from tests.flows.credit_story import WholeStory
 pytestmark = pytest.mark.usefixtures("committed", "_two_people")
 
 STORIES = settings(
-    max_examples=36,
-    stateful_step_count=50,
+    max_examples=24,
+    stateful_step_count=45,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
