@@ -115,7 +115,7 @@ class FullNotebook(Notebook):
             return "nothing owed"
         self.version += 1
         self.cure(cured)
-        self.book("write_offs", -cured)
+        self.write_off(cured)
         return "posted"
 
     # --- the account ---

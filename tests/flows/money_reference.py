@@ -128,6 +128,7 @@ class Notebook:
     places: int = 0
     accounts: dict[str, Decimal] = field(default_factory=dict)
     credits: list[Credit] = field(default_factory=list)
+    write_offs: list[tuple[int, Decimal]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     reserves: dict[str, Reserve] = field(default_factory=dict)
     usages: dict[str, Usage] = field(default_factory=dict)
@@ -208,10 +209,19 @@ class Notebook:
         self.uses += parts
         return (self.version,)
 
+    def write_off(self, amount: Decimal) -> None:
+        self.book("write_offs", -amount)
+        self.write_offs.append((self.version, amount))
+
+    def written_off(self, *, since: int) -> Decimal:
+        """At most what was since a movement; less what was taken up again."""
+        lately = sum((amount for movement, amount in self.write_offs if movement > since), ZERO)
+        return min(lately, sum((amount for _, amount in self.write_offs), ZERO))
+
     def _take_up(self, amount: Decimal) -> None:
         """A write-off is smaller: that part of it is debt again, unless there is credit now to pay it."""
         self.version += 1
-        self.book("write_offs", amount)
+        self.write_off(-amount)
         parts = self.burn(amount)
         for part in parts:
             if part.credit.kind != "paid":
@@ -222,12 +232,13 @@ class Notebook:
     def _give_back(self, usage: Usage) -> tuple[int, ...]:
         """Debt first, then the grants that had paid for this very usage, then those that paid last; backwards.
 
-        What neither of them accounts for was written off.
+        What neither debt nor this usage's own grants account for, and was written off since, nobody had paid.
         """
         rest = usage.charge
         if not rest:
             return ()
-        unpaid = rest - self.debt - sum((use.left for use in self.uses), ZERO)
+        own_left = sum((use.left for use in self.uses if use.movement in usage.movements), ZERO)
+        unpaid = min(rest - self.debt - own_left, self.written_off(since=min(usage.movements)))
         if unpaid > 0:
             self._take_up(unpaid)
         self.version += 1
