@@ -18,7 +18,7 @@ from tests.flows.credit_story import WholeStory
 pytestmark = pytest.mark.usefixtures("committed", "_two_people")
 
 STORIES = settings(
-    max_examples=24,
+    max_examples=20,
     stateful_step_count=45,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
