@@ -65,7 +65,8 @@ class WalletAdjustmentAdmin(CustomerColumn, ReadOnlyAdmin):
         ("account_name", "may_make_debt", "expires_at"),
         ("reason", "document"),
         ("asked_by", "asked_at"),
-        ("decided_by", "decided_at", "note"),
+        ("decided_by", "decided_at"),
+        "note",
         "transfer_link",
     )
 
