@@ -56,9 +56,12 @@ def sides_sql(*, full: bool) -> str:
     the adjustment; one without an event has no `occurred_at`.
     """
     return f"""
-    SELECT a.customer_id, a.event_number AS id, e.occurred_at, a.period, e.api_key_id, side.*, {_IS_ASTRAY} AS is_astray
-    FROM {ALL_ADJUSTMENTS if full else _ADJUSTMENTS_OF_TOUCHED} {_STEPS}
-    CROSS JOIN LATERAL (VALUES
+    SELECT a.customer_id, a.event_number AS id, a.occurred_at, a.period, a.api_key_id, side.*, a.is_astray
+    FROM (
+        SELECT a.*, e.occurred_at, e.api_key_id, {_IS_ASTRAY} AS is_astray
+        FROM {ALL_ADJUSTMENTS if full else _ADJUSTMENTS_OF_TOUCHED} {_STEPS}
+        OFFSET 0 -- judged once, and not for each side
+    ) a CROSS JOIN LATERAL (VALUES
         (-1, a.old_model_id, a.old_channel_id, a.old_price_set_id, a.old_charge::numeric, a.old_cost::numeric,
             a.old_quantities, a.old_parts),
         (1, a.new_model_id, a.new_channel_id, a.new_price_set_id, a.new_charge, a.new_cost, a.new_quantities,

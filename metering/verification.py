@@ -17,7 +17,7 @@ from metering.movement_checks import check_movements
 
 _CUSTOMERS = 500
 # So many movements at most that what is sorted stays near the processor; a customer with more is checked alone.
-_MOVEMENTS = 40_000
+_MOVEMENTS = 50_000
 _CONNECTIONS = 2
 
 
