@@ -1,7 +1,7 @@
 """Are the counters of spend right? Recomputed from open holds and from what events count for now."""
 
+from billing.checks import HERE
 from billing.spending import KEPT_DAYS
-from metering.event_checks import HERE
 
 
 def _midnight(day: str) -> str:
