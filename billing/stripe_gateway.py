@@ -364,6 +364,8 @@ def _calling() -> Iterator[stripe.StripeClient]:
         raise GatewayRejected("Stripe does not accept STRIPE_SECRET_KEY for this", code="not_permitted") from None
     except stripe.APIError as error:
         raise GatewayUnavailable(f"Stripe answered {error.http_status}: {error.user_message}") from None
+    except stripe.IdempotencyError as error:
+        raise GatewayRejected(error.user_message or "", code="idempotency_error") from None
     except stripe.StripeError as error:
         raise GatewayRejected(
             error.user_message or "Stripe refused the request", param=getattr(error, "param", None), code=error.code
