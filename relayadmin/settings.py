@@ -1,6 +1,7 @@
 """Settings, read from the environment once at start; a bad value stops the start with one sentence."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
+
+from relayadmin.embedded import payments as embedded_payments
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -50,6 +53,14 @@ def _mail(url: str) -> dict[str, Any]:
         _stop("EMAIL_URL names no host; write smtp+tls://user:password@host:587.")
     port = 465 if parsed.get("EMAIL_USE_SSL") else 587 if parsed.get("EMAIL_USE_TLS") else 25
     return parsed | {"EMAIL_PORT": parsed["EMAIL_PORT"] or port}
+
+
+def _setting(name: str, pattern: str, wanted: str) -> str:
+    """A value that may be left out, but not be wrong; the sentence does not repeat it, for it may be a secret."""
+    value = os.environ.get(name, "").strip()
+    if value and not re.fullmatch(pattern, value, re.ASCII):
+        _stop(f"{name} must be {wanted}.")
+    return value
 
 
 RELAYADMIN_HOME = Path(os.environ.get("RELAYADMIN_HOME") or BASE_DIR / "var").resolve()
@@ -155,6 +166,18 @@ if EMAIL_URL:
     EMAIL_TIMEOUT = 10
     DEFAULT_FROM_EMAIL = EMAIL_HOST_USER if "@" in EMAIL_HOST_USER else f"relayadmin@{EMAIL_HOST or 'localhost'}"
 
+STRIPE_SECRET_KEY = _setting("STRIPE_SECRET_KEY", r"(sk|rk)_[!-~]+", "a secret key of Stripe, sk_… or rk_…")
+STRIPE_WEBHOOK_SECRET = _setting("STRIPE_WEBHOOK_SECRET", r"whsec_[!-~]+", "a webhook's signing secret, whsec_…")
+STRIPE_API_BASE = _setting("STRIPE_API_BASE", r"https?://[^/?#@\s]+/?", "an address such as http://127.0.0.1:12111")
+STRIPE_API_BASE = STRIPE_API_BASE.rstrip("/")
+
+# Without anything of Stripe's, `make run` brings a stand-in of its own; nobody else gets one.
+_sandbox = embedded_payments.read(RELAYADMIN_HOME) if embedded_payments.wanted() else None
+PAYMENTS_SANDBOX = _sandbox is not None
+if _sandbox is not None:
+    STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRET = _sandbox.secret_key, _sandbox.webhook_secret
+    STRIPE_API_BASE = _sandbox.address
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -253,7 +276,8 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # Of each call to Stripe the package tells at INFO.
+    "loggers": {"django.request": {"level": "ERROR"}, "stripe": {"level": "WARNING"}},
 }
 
 # The admin writes dates as the API does: 2026-11-22 10:00:00.
