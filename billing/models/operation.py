@@ -14,6 +14,10 @@ def check_timezone(name: str) -> None:
         raise ValidationError(f"{name} is not a time zone; write one such as Europe/Madrid or UTC.")
 
 
+def default_presets() -> list[str]:
+    return ["10.00", "20.00", "50.00", "100.00"]
+
+
 class OperatorSettings(models.Model):
     """What the operator sets in the admin: one row."""
 
@@ -52,6 +56,14 @@ class OperatorSettings(models.Model):
         help_text="Customers who owe more than this (USD) beyond their credit limit are suspended until they have paid;"
         " empty: never.",
     )
+    top_up_minimum: Any = AmountField(default=5, help_text="The smallest top-up (USD).")
+    top_up_maximum: Any = AmountField(default=10_000, help_text="The largest top-up (USD).")
+    top_up_presets: Any = models.JSONField(
+        default=default_presets, help_text='Amounts that are offered to choose from (USD): ["10.00", "50.00"].'
+    )
+    suspends_on_dispute = models.BooleanField(
+        default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
+    )
 
     class Meta:
         verbose_name = verbose_name_plural = "operator settings"
@@ -61,6 +73,10 @@ class OperatorSettings(models.Model):
                 condition=(models.Q(second_person_above=None) | models.Q(second_person_above__gte=0))
                 & (models.Q(suspend_debt_above=None) | models.Q(suspend_debt_above__gte=0)),
                 name="operator_thresholds_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(top_up_minimum__gt=0) & models.Q(top_up_maximum__gte=models.F("top_up_minimum")),
+                name="operator_top_ups_from_to",
             ),
         )
 
