@@ -5,7 +5,17 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import debt_notices, expiry, holds, idempotent_answers, jobs, scheduled_grants, spending, suspension
+from billing import (
+    debt_notices,
+    expiry,
+    holds,
+    idempotent_answers,
+    jobs,
+    scheduled_grants,
+    spending,
+    suspension,
+    top_ups,
+)
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
@@ -85,6 +95,19 @@ def tell_debtors() -> dict[str, Any] | None:
         outcome.result = {"told": told} if told else None
 
     return jobs.run_alone("billing.tell_debtors", work, at=at)
+
+
+@shared_task(name="billing.sweep_top_ups")
+def sweep_top_ups() -> dict[str, Any] | None:
+    """Ask the payment provider what became of top-ups, and open those whose call died."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = top_ups.sweep(at=at)
+        if swept.looked_at:
+            outcome.result = {"looked_at": swept.looked_at, "paid": swept.paid}
+
+    return jobs.run_alone("billing.sweep_top_ups", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

@@ -225,6 +225,8 @@ SPECTACULAR_SETTINGS = {
         "SpendLimitOwner": "billing.models.SpendLimit.Owner",
         "EventStatus": "metering.models.UsageEvent.Status",
         "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
+        "TopUpStatus": "billing.models.TopUp.Status",
+        "TopUpOrigin": "billing.models.TopUp.Origin",
         "GrantKind": "billing.models.Grant.Kind",
         "TransferKind": "billing.models.Transfer.Kind",
         "Meter": "metering.meters.NAMES",
@@ -249,6 +251,7 @@ CELERY_BEAT_SCHEDULE = {
     "count spend anew": {"task": "metering.count_spend_anew", "schedule": 60.0},
     "promote customers": {"task": "metering.promote_customers", "schedule": 60.0},
     "watch rate limits": {"task": "metering.watch_rate_limits", "schedule": 60.0},
+    "sweep top-ups": {"task": "billing.sweep_top_ups", "schedule": 60.0},
     "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.

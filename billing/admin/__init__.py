@@ -6,6 +6,7 @@ from billing.admin import (
     alarms,
     by_hand,
     codes,
+    currencies,
     customers,
     grants,
     invoices,
@@ -13,6 +14,7 @@ from billing.admin import (
     notices,
     operation,
     people,
+    top_ups,
     verified,
 )
 
@@ -20,6 +22,7 @@ __all__ = [
     "alarms",
     "by_hand",
     "codes",
+    "currencies",
     "customers",
     "grants",
     "invoices",
@@ -27,6 +30,7 @@ __all__ = [
     "notices",
     "operation",
     "people",
+    "top_ups",
     "verified",
 ]
 

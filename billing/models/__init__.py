@@ -6,6 +6,15 @@ from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
+from billing.models.payments import (
+    Dispute,
+    ExchangeRate,
+    PayCurrency,
+    PaymentAccount,
+    Refund,
+    TopUp,
+    WebhookEvent,
+)
 from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.spending import SpendCounter, SpendLimit
 from billing.models.verification import VerifiedWallet
@@ -16,7 +25,9 @@ __all__ = [
     "AccountChange",
     "Alarm",
     "Customer",
+    "Dispute",
     "Entry",
+    "ExchangeRate",
     "Grant",
     "GrantChange",
     "GrantReturn",
@@ -30,13 +41,18 @@ __all__ = [
     "Membership",
     "Notice",
     "OperatorSettings",
+    "PayCurrency",
+    "PaymentAccount",
     "RedemptionCode",
     "RedemptionGuesses",
+    "Refund",
     "ScheduledGrant",
     "SpendCounter",
     "SpendLimit",
+    "TopUp",
     "Transfer",
     "VerifiedWallet",
     "Wallet",
     "WalletAdjustment",
+    "WebhookEvent",
 ]

@@ -18,6 +18,7 @@ class Account(models.TextChoices):
     PROMOTIONAL_USAGE = "promotional_usage", "Promotional usage (contra revenue)"
     CASH_MANUAL = "cash:manual", "Cash, recorded by hand"
     CASH_STRIPE = "cash:stripe", "Cash at Stripe"
+    CASH_BANK = "cash:bank", "Cash paid out to the bank"
     PROCESSING_FEES = "processing_fees", "Processing fees"
     FX_DIFFERENCE = "fx_difference", "Exchange-rate difference"
     PROMOTIONAL_GRANTS = "promotional_grants", "Promotional grants"
@@ -71,6 +72,9 @@ class Transfer(HotModel):
         CLOSING = "closing"
         EXPIRY = "expiry"
         VOID = "void"
+        REFUND = "refund"
+        DISPUTE = "dispute"
+        SETTLEMENT = "settlement", "Settlement with the payment provider"
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)

@@ -28,6 +28,10 @@ def _means_the_same_to_postgresql(name: str) -> bool:
     return bool(is_known)
 
 
+def default_presets() -> list[str]:
+    return ["10.00", "20.00", "50.00", "100.00"]
+
+
 class OperatorSettings(models.Model):
     """What the operator sets in the admin: one row."""
 
@@ -66,6 +70,28 @@ class OperatorSettings(models.Model):
         help_text="Customers who owe more than this (USD) beyond their credit limit are suspended until they have paid;"
         " empty: never.",
     )
+    top_up_minimum: Any = AmountField(default=5, help_text="The smallest top-up (USD).")
+    top_up_maximum: Any = AmountField(default=10_000, help_text="The largest top-up (USD).")
+    top_up_presets: Any = models.JSONField(
+        default=default_presets, help_text='Amounts that are offered to choose from (USD): ["10.00", "50.00"].'
+    )
+    first_bonus_percent: Any = models.DecimalField(
+        max_digits=5,
+        decimal_places=2,
+        default=0,
+        db_default=0,
+        help_text="Given once, as promotional credit, with a customer's first paid top-up; 0: none.",
+    )
+    first_bonus_maximum: Any = AmountField(null=True, blank=True, help_text="At most so much (USD); empty: no limit.")
+    first_bonus_days = models.PositiveIntegerField(
+        default=90,
+        db_default=90,
+        help_text="How many days after the top-up the bonus expires; 0: never.",
+        validators=[MaxValueValidator(36_500)],
+    )
+    suspends_on_dispute = models.BooleanField(
+        default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
+    )
 
     class Meta:
         verbose_name = verbose_name_plural = "operator settings"
@@ -75,6 +101,15 @@ class OperatorSettings(models.Model):
                 condition=(models.Q(second_person_above=None) | models.Q(second_person_above__gte=0))
                 & (models.Q(suspend_debt_above=None) | models.Q(suspend_debt_above__gte=0)),
                 name="operator_thresholds_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(top_up_minimum__gt=0) & models.Q(top_up_maximum__gte=models.F("top_up_minimum")),
+                name="operator_top_ups_from_to",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(first_bonus_percent__gte=0)
+                & (models.Q(first_bonus_maximum=None) | models.Q(first_bonus_maximum__gt=0)),
+                name="operator_bonus_not_negative",
             ),
         )
 
