@@ -15,6 +15,7 @@ from billing.models.payments import (
     TopUp,
     WebhookEvent,
 )
+from billing.models.reconciliation import StripeDifference, StripeTransaction
 from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.spending import SpendCounter, SpendLimit
 from billing.models.verification import VerifiedWallet
@@ -49,6 +50,8 @@ __all__ = [
     "ScheduledGrant",
     "SpendCounter",
     "SpendLimit",
+    "StripeDifference",
+    "StripeTransaction",
     "TopUp",
     "Transfer",
     "VerifiedWallet",
