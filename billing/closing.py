@@ -182,9 +182,7 @@ def _empty(
     return refunded, expired
 
 
-def _refunds(
-    customer_id: int, parts: Sequence[burning.Part], *, key: str, actor: str, at: datetime
-) -> list[Refund]:
+def _refunds(customer_id: int, parts: Sequence[burning.Part], *, key: str, actor: str, at: datetime) -> list[Refund]:
     """The refunds, not saved yet, of what is left of paid grants: by top-up, or by grant where it was given by hand."""
     references = dict(
         Grant.objects.filter(customer_id=customer_id, pk__in=[part.grant_id for part in parts]).values_list(

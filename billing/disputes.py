@@ -265,6 +265,7 @@ def _sighting(row: Dispute) -> alarms.Sighting:
         count=1,
         message=f"{row.customer.name} {asks} a payment of {row.pay_amount.normalize():f} {row.currency}"
         f" ({row.reason or 'no reason given'}){'' if answered else due}.",
-        advice="The bank decides on your evidence." if answered else "Send evidence in Stripe's dashboard, or accept it.",
+        advice="The bank decides on your evidence."
+        if answered
+        else "Send evidence in Stripe's dashboard, or accept it.",
     )
-

@@ -163,4 +163,3 @@ def give_back(
         never_expires=bool(ends) and last is None,
         source=source,
     )
-

@@ -156,9 +156,7 @@ def _spread(parts: Sequence[Refundable], amount: Decimal) -> Iterator[Refundable
         yield Refundable(part.top_up, taken, pay)
 
 
-def _take(
-    wallet: ledger.LockedWallet, part: Refundable, *, reason: str, actor: str, key: str, at: datetime
-) -> Refund:
+def _take(wallet: ledger.LockedWallet, part: Refundable, *, reason: str, actor: str, key: str, at: datetime) -> Refund:
     """Take one top-up's part off a locked wallet, into a row that waits to be sent or paid out."""
     top_up = part.top_up
     row = Refund(
@@ -218,9 +216,7 @@ def read_payment(payment_intent: str, *, at: datetime) -> State:
     """Ask Stripe for the refunds of a payment; what was paid is credited first. Raises the gateway's errors."""
     outside_transaction()
     refunds = stripe_gateway.refunds_of(payment_intent)
-    return State(
-        credited_top_up(payment_intent, at=at), tuple(sorted(refunds, key=lambda one: (one.created, one.id)))
-    )
+    return State(credited_top_up(payment_intent, at=at), tuple(sorted(refunds, key=lambda one: (one.created, one.id))))
 
 
 def credited_top_up(payment_intent: str, *, at: datetime) -> TopUp | None:

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = (("billing", "0100_payments"),)
+    dependencies = (("billing", "0111_first_pay_currency"),)
 
     operations = [
         migrations.AlterModelOptions(
