@@ -34,7 +34,7 @@ class State:
 
 
 def read(stripe_id: str, *, at: datetime) -> State:
-    """Ask Stripe for a dispute; what was paid, and what went back before, is read first. Raises the gateway's errors."""
+    """Ask Stripe for a dispute, and for what was paid and went back before. Raises the gateway's errors."""
     outside_transaction()
     dispute = stripe_gateway.dispute(stripe_id)
     if dispute.payment_intent is None:
@@ -154,7 +154,7 @@ def transfer_key(row: Dispute, movement: str) -> str:
 
 
 def _credit_of(row: Dispute, top_up: TopUp, movement: BalanceTransaction) -> Decimal:
-    """What a movement is in credit (USD): a part where it says so in the payment's currency, else all of the dispute."""
+    """What a movement is in credit (USD): a part, if it is in the payment's currency and says so; else all of it."""
     gone = money_back.gone_of(top_up)
     outstanding = EXACT.subtract(row.taken, row.returned)
     pay = abs(movement.amount) if movement.currency.upper() == row.currency else row.pay_amount

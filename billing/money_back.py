@@ -1,4 +1,4 @@
-"""What refunds and disputes have in common: what went back of a top-up, at its rate, and which grants it is taken of."""
+"""What refunds and disputes have in common: what went back of a top-up, at its rate, and of which grants it is taken."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Gone:
         self.amount, self.pay = EXACT.add(self.amount, amount), EXACT.add(self.pay, pay)
 
 
-def gone_of(top_up: TopUp, *, but: Refund | None = None) -> Gone:
-    """What refunds that did not fail and disputes that were not returned have of a top-up, one refund left out."""
+def gone_of(top_up: TopUp) -> Gone:
+    """What refunds that did not fail and disputes that were not returned have of a top-up."""
     gone = Gone()
     refunds = Refund.objects.filter(top_up=top_up).exclude(status=Refund.Status.FAILED)
-    for amount, pay in refunds.exclude(pk=but.pk if but else None).values_list("amount", "pay_amount"):
+    for amount, pay in refunds.values_list("amount", "pay_amount"):
         gone.add(amount, pay)
     for dispute in Dispute.objects.filter(top_up=top_up):
         taken = EXACT.subtract(dispute.taken, dispute.returned)
@@ -100,7 +100,7 @@ def take(
     actor: str = "",
     at: datetime,
 ) -> Taken:
-    """Take an amount (USD) off a locked wallet: of these parts first, then of any credit in its order, the rest is debt.
+    """Take an amount (USD) off a locked wallet: these parts first, then any credit in its order; the rest is debt.
 
     Raises ledger.AlreadyPosted.
     """

@@ -1,6 +1,6 @@
 """Are payments and the ledger the same story? Top-ups and their grants, refunds and disputes and their transfers.
 
-Their rows are few beside usage, so each check reads all of a customer's; what it looks up in the ledger it finds by key.
+Their rows are few beside usage, so each check reads all of a customer's; what it needs of the ledger it finds by key.
 """
 
 from billing.checks import HERE
@@ -74,8 +74,8 @@ FROM billing_dispute r LEFT JOIN LATERAL (
 ) d (what, expected, found)
 WHERE r.customer_id {HERE} AND d.expected <> d.found ORDER BY r.customer_id, r.id"""
 
-# Over all time: what stands on the accounts against the open refunds, and against disputes that kept what they took. What
-# was moved there by hand stands on its own.
+# Over all time: what stands on the accounts against the open refunds, and against what disputes have kept. What was moved
+# there by hand stands on its own.
 _ACCOUNTS = f"""
 SELECT c.id, d.what, NULL::bigint, true, d.expected, d.found
 FROM billing_customer c LEFT JOIN (

@@ -78,8 +78,8 @@ def refund(
 ) -> list[Refund]:
     """Refund an amount (USD), or all there is (None), once per key; of one top-up or of all, the newest first.
 
-    One row for each top-up, taken off the wallet; nothing is sent yet. Raises InvalidRefund, TooMuch, RefundKeyConflict,
-    ledger.UnknownCustomer.
+    One row for each top-up, taken off the wallet; nothing is sent yet. Raises InvalidRefund, TooMuch,
+    RefundKeyConflict, ledger.UnknownCustomer.
     """
     _check(amount, reason, key)
 
@@ -414,7 +414,7 @@ def _find(row: Refund, payment_intent: str) -> Sent | None:
 def _refused(row: Refund, why: str, *, at: datetime) -> str:
     def work() -> str:
         ledger.lock_wallets([row.customer_id])
-        now = Refund.objects.select_related("top_up").get(pk=row.pk)
+        now = Refund.objects.select_related("top_up").get(public_id=row.public_id)
         if now.status != Status.PENDING or now.stripe_id is not None:
             return "nothing to do"
         return _fail(now, why, at=at)

@@ -1,4 +1,4 @@
-"""What Stripe's books and ours say differently: each once, with an alarm until it is gone or somebody has explained it."""
+"""What Stripe's books and ours say differently: each once, with an alarm until it is gone or somebody explains it."""
 
 from collections import Counter
 from collections.abc import Sequence

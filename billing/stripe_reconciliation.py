@@ -70,7 +70,7 @@ def reconcile(*, at: datetime, days: int | None = None) -> Reconciled:
     new = sum(_keep(one) for one in stripe_gateway.balance_transactions(start, at + timedelta(minutes=1)))
     # Oldest first, so that a refund is booked before its failure.
     waiting = StripeTransaction.objects.filter(booked_at=None).order_by("occurred_at", "pk")
-    booked = sum(in_transaction(lambda pk=pk: _book(pk, at=at)) for pk in waiting.values_list("pk", flat=True))
+    booked = sum(_book(number, at=at) for number in waiting.values_list("pk", flat=True))
     open_now = stripe_differences.report(list(_differences(at)), at=at)
     return Reconciled(new, booked, open_now)
 
@@ -105,7 +105,11 @@ def _keep(read: BalanceTransaction) -> bool:
 
 
 def _book(number: int, *, at: datetime) -> bool:
-    """Book a transaction, under the lock of the house's wallet, if what it belongs to is there; whether it was."""
+    """Book a transaction once, if what it belongs to is there; whether it was."""
+    return in_transaction(lambda: _book_locked(number, at=at))
+
+
+def _book_locked(number: int, *, at: datetime) -> bool:
     house = Customer.objects.get(is_house=True)
     wallets = ledger.lock_wallets([house.pk])
     row = StripeTransaction.objects.get(pk=number)

@@ -68,7 +68,8 @@ def work_off(number: int, *, at: datetime) -> str:
         return in_transaction(lambda: _apply(number, applying, at=at))
     except GatewayRejected as error:
         if error.code == "resource_missing":
-            return in_transaction(lambda: _apply(number, lambda: f"ignored: {error}", at=at))
+            gone = f"ignored: {error}"
+            return in_transaction(lambda: _apply(number, lambda: gone, at=at))
         return _postpone(event, error, at=at)
     except (GatewayUnavailable, PaymentsNotConfigured) as error:
         return _postpone(event, error, at=at)
@@ -118,9 +119,7 @@ def _reason_to_ignore(event: WebhookEvent) -> str:
     if event.account:
         return f"it is about another account, {event.account}"
     if event.livemode != is_live():
-        return (
-            "it is of test mode and we take real money" if is_live() else "it is of real money and our key is a test's"
-        )
+        return "it is of test mode, and our key is live" if is_live() else "it is of live mode, and our key is a test's"
     if event.object_type not in _READERS or not event.object_id:
         return f"nothing follows from {event.type}"
     return ""
@@ -203,6 +202,6 @@ def watch(*, at: datetime) -> alarms.Watched:
         label="failed webhooks",
         count=failed,
         message=f"Webhooks that could not be worked off: {failed:,}.",
-        advice="Each says why. When the cause is gone, “Try again”; the sweeps of payments look at their objects anyway.",
+        advice="Each says why. When the cause is gone, “Try again”; the sweeps look at the payments anyway.",
     )
     return alarms.report([seen] if failed else [], source=SOURCE, at=at)
