@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 API_VERSION = "2026-10-28.endive"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10
 RETRIES = 1  # by the package itself, under the same idempotency key
 SIGNATURE_AGE_S_MAX = 300
 PAGE = 100
@@ -371,6 +371,8 @@ def _calling() -> Iterator[stripe.StripeClient]:
         raise GatewayRejected("Stripe does not accept STRIPE_SECRET_KEY for this", code="not_permitted") from None
     except stripe.APIError as error:
         raise GatewayUnavailable(f"Stripe answered {error.http_status}: {error.user_message}") from None
+    except stripe.IdempotencyError as error:
+        raise GatewayRejected(error.user_message or "", code="idempotency_error") from None
     except stripe.StripeError as error:
         raise GatewayRejected(
             error.user_message or "Stripe refused the request", param=getattr(error, "param", None), code=error.code
@@ -389,7 +391,7 @@ def _declined(error: stripe.CardError) -> PaymentDeclined:
 
 
 @lru_cache(maxsize=4)
-def _client(secret_key: str, api_base: str, timeout_s: float) -> stripe.StripeClient:
+def _client(secret_key: str, api_base: str, timeout_s: int) -> stripe.StripeClient:
     host = urlsplit(api_base).hostname
     direct: Any = {"no_proxy": host}  # a stand-in on this machine is not asked through the machine's proxy
     return stripe.StripeClient(
