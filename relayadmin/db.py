@@ -71,6 +71,15 @@ def in_transaction(work: Callable[[], T], *, is_on_disk: bool = True) -> T:
     raise AssertionError("unreachable")
 
 
+def outside_transaction() -> None:
+    """Raises if a transaction is open: before a call to somebody else's server, which no rollback takes back.
+
+    A test's own surrounding transaction doesn't count, as for `atomic(durable=True)`.
+    """
+    if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+        raise RuntimeError("a call to another server inside a transaction")
+
+
 def wait_for_disk() -> None:
     """Return when all that this connection has committed is on disk.
 

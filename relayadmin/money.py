@@ -71,3 +71,36 @@ def total(amounts: "list[Decimal] | tuple[Decimal, ...]") -> Decimal:
     for amount in amounts:
         result = EXACT.add(result, amount)
     return result
+
+
+# Stripe's currencies without a minor unit, and those with one of three decimals; all others have two.
+ZERO_DECIMAL = frozenset(
+    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"]
+)
+THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
+MINOR_UNITS_MAX = 99_999_999  # Stripe takes eight digits
+
+
+def currency_decimals(currency: str) -> int:
+    """Decimals of a currency's minor unit, after Stripe's table: usd 2, jpy 0, kwd 3."""
+    code = currency.lower()
+    return 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
+
+
+def minor_units(amount: Decimal, currency: str) -> int:
+    """10.00 usd is 1000, 500 jpy is 500, 1.250 kwd is 1250.
+
+    Raises InvalidAmount for a fraction of the minor unit and for more than eight digits of it.
+    """
+    decimals = currency_decimals(currency)
+    scaled = EXACT.scaleb(amount, decimals)
+    if scaled != scaled.to_integral_value():
+        raise InvalidAmount(f"{format(amount, 'f')} {currency.upper()} has more than {decimals} decimals")
+    if abs(scaled) > MINOR_UNITS_MAX:
+        raise InvalidAmount(f"{format(amount, 'f')} {currency.upper()} is more than one payment can be")
+    return int(scaled)
+
+
+def from_minor_units(units: int, currency: str) -> Decimal:
+    """1000 usd is 10.00."""
+    return EXACT.scaleb(Decimal(units), -currency_decimals(currency))

@@ -1,6 +1,7 @@
 """Settings, read from the environment once at start; a bad value stops the start with one sentence."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def _mail(url: str) -> dict[str, Any]:
         _stop("EMAIL_URL names no host; write smtp+tls://user:password@host:587.")
     port = 465 if parsed.get("EMAIL_USE_SSL") else 587 if parsed.get("EMAIL_USE_TLS") else 25
     return parsed | {"EMAIL_PORT": parsed["EMAIL_PORT"] or port}
+
+
+def _setting(name: str, pattern: str, wanted: str) -> str:
+    """A value that may be left out, but not be wrong; the sentence does not repeat it, for it may be a secret."""
+    value = os.environ.get(name, "").strip()
+    if value and not re.fullmatch(pattern, value, re.ASCII):
+        _stop(f"{name} must be {wanted}.")
+    return value
 
 
 RELAYADMIN_HOME = Path(os.environ.get("RELAYADMIN_HOME") or BASE_DIR / "var").resolve()
@@ -154,6 +163,11 @@ if EMAIL_URL:
     EMAIL_FILE_PATH = f"/{_email['EMAIL_FILE_PATH']}"  # Of filemail:///folder alone.
     EMAIL_TIMEOUT = 10
     DEFAULT_FROM_EMAIL = EMAIL_HOST_USER if "@" in EMAIL_HOST_USER else f"relayadmin@{EMAIL_HOST or 'localhost'}"
+
+STRIPE_SECRET_KEY = _setting("STRIPE_SECRET_KEY", r"(sk|rk)_[!-~]+", "a secret key of Stripe, sk_… or rk_…")
+STRIPE_WEBHOOK_SECRET = _setting("STRIPE_WEBHOOK_SECRET", r"whsec_[!-~]+", "a webhook's signing secret, whsec_…")
+STRIPE_API_BASE = _setting("STRIPE_API_BASE", r"https?://[^/?#@\s]+/?", "an address such as http://127.0.0.1:12111")
+STRIPE_API_BASE = STRIPE_API_BASE.rstrip("/")
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
