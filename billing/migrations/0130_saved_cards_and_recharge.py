@@ -33,6 +33,12 @@ class Migration(migrations.Migration):
                 ("last4", models.CharField(blank=True, max_length=4)),
                 ("exp_month", models.PositiveSmallIntegerField(null=True)),
                 ("exp_year", models.PositiveSmallIntegerField(null=True)),
+                (
+                    "is_sandbox",
+                    models.BooleanField(
+                        default=False, help_text="Saved in the sandbox or in test mode: no real money."
+                    ),
+                ),
                 ("is_default", models.BooleanField(default=False)),
                 ("created_at", models.DateTimeField()),
                 ("removed_at", models.DateTimeField(null=True)),
@@ -62,6 +68,14 @@ class Migration(migrations.Migration):
                 ),
                 ("failures", models.PositiveSmallIntegerField(db_default=0, default=0, help_text="Declines in a row.")),
                 ("next_try_at", models.DateTimeField(help_text="Nothing is charged before.", null=True)),
+                (
+                    "return_url",
+                    models.CharField(
+                        blank=True,
+                        help_text="Where the customer comes back to from a page of the provider's.",
+                        max_length=500,
+                    ),
+                ),
                 (
                     "judged_through",
                     models.BigIntegerField(
@@ -165,7 +179,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="paymentmethod",
             constraint=models.UniqueConstraint(
-                condition=models.Q(("is_default", True)), fields=("customer",), name="one_default_payment_method"
+                condition=models.Q(("is_default", True)),
+                fields=("customer", "is_sandbox"),
+                name="one_default_payment_method",
             ),
         ),
         migrations.AddConstraint(

@@ -27,6 +27,7 @@ class PaymentMethod(models.Model):
     last4 = models.CharField(max_length=4, blank=True)
     exp_month = models.PositiveSmallIntegerField(null=True)
     exp_year = models.PositiveSmallIntegerField(null=True)
+    is_sandbox = models.BooleanField(default=False, help_text="Saved in the sandbox or in test mode: no real money.")
     is_default = models.BooleanField(default=False)
     created_at = models.DateTimeField()
     removed_at = models.DateTimeField(null=True)
@@ -42,7 +43,9 @@ class PaymentMethod(models.Model):
         )
         constraints = (
             models.UniqueConstraint(
-                fields=["customer"], condition=models.Q(is_default=True), name="one_default_payment_method"
+                fields=["customer", "is_sandbox"],
+                condition=models.Q(is_default=True),
+                name="one_default_payment_method",
             ),
             models.CheckConstraint(
                 condition=models.Q(is_default=False) | models.Q(removed_at__isnull=True),
@@ -85,6 +88,9 @@ class Recharge(models.Model):
         null=True,
         related_name="+",
         help_text="The charge that the bank wants its customer for; nothing is tried until they have paid themselves.",
+    )
+    return_url = models.CharField(
+        max_length=500, blank=True, help_text="Where the customer comes back to from a page of the provider's."
     )
     judged_through = models.BigIntegerField(
         default=0, db_default=0, help_text="The number of the last top-up of this rule whose end was taken in."
