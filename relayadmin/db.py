@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import OperationalError, connection, models, transaction
+from django.db import Error, OperationalError, connection, models, transaction
 
 T = TypeVar("T")
 RETRIES = 3
@@ -78,6 +78,21 @@ def outside_transaction() -> None:
     """
     if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
         raise RuntimeError("a call to another server inside a transaction")
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let one session of the database at a time do what has this name; the others wait, `lock_timeout` at most.
+
+    For calls to somebody else's server, during which no transaction may be open. A session that dies lets go of it.
+    """
+    with server_cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+    try:
+        yield
+    finally:
+        with suppress(Error), server_cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
 
 def wait_for_disk() -> None:

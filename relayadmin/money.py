@@ -101,6 +101,27 @@ def minor_units(amount: Decimal, currency: str) -> int:
     return int(scaled)
 
 
+def has_decimals(number: Decimal, at_most: int) -> bool:
+    """Whether a number has at most so many decimals; zeros at the end don't count."""
+    scaled = EXACT.scaleb(number, at_most)
+    return scaled == scaled.to_integral_value()
+
+
+def to_payable(amount: Decimal, currency: str) -> Decimal:
+    """Round half up to what one can pay: whole cents, or whole units of a currency that has nothing smaller.
+
+    Of three decimals Stripe takes the last only as 0 (1.230 KWD), and of ISK, which it counts in two, no fraction.
+    """
+    code = currency.lower()
+    step = Decimal(1) if code in ZERO_DECIMAL or code == "isk" else CENT
+    return amount.quantize(step, rounding=ROUND_HALF_UP, context=_ROUNDING)
+
+
+def currency_text(amount: Decimal, currency: str) -> str:
+    """An amount as people write it in its currency: "72.50", "1500" (JPY), "1.230" (KWD)."""
+    return format(amount.quantize(Decimal(1).scaleb(-currency_decimals(currency)), context=EXACT), "f")
+
+
 def from_minor_units(units: int, currency: str) -> Decimal:
     """1000 usd is 10.00."""
     return EXACT.scaleb(Decimal(units), -currency_decimals(currency))

@@ -9,7 +9,7 @@ import relayadmin.db
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0100_payments"),
+        ("billing", "0111_first_pay_currency"),
     ]
 
     operations = [

@@ -64,6 +64,20 @@ class OperatorSettings(models.Model):
     top_up_presets: Any = models.JSONField(
         default=default_presets, help_text='Amounts that are offered to choose from (USD): ["10.00", "50.00"].'
     )
+    first_bonus_percent: Any = models.DecimalField(
+        max_digits=5,
+        decimal_places=2,
+        default=0,
+        db_default=0,
+        help_text="Given once, as promotional credit, with a customer's first paid top-up; 0: none.",
+    )
+    first_bonus_maximum: Any = AmountField(null=True, blank=True, help_text="At most so much (USD); empty: no limit.")
+    first_bonus_days = models.PositiveIntegerField(
+        default=90,
+        db_default=90,
+        help_text="How many days after the top-up the bonus expires; 0: never.",
+        validators=[MaxValueValidator(36_500)],
+    )
     offers_recharge = models.BooleanField(
         default=True, db_default=True, help_text="Customers may have their wallet recharged from a saved card."
     )
@@ -83,6 +97,11 @@ class OperatorSettings(models.Model):
             models.CheckConstraint(
                 condition=models.Q(top_up_minimum__gt=0) & models.Q(top_up_maximum__gte=models.F("top_up_minimum")),
                 name="operator_top_ups_from_to",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(first_bonus_percent__gte=0)
+                & (models.Q(first_bonus_maximum=None) | models.Q(first_bonus_maximum__gt=0)),
+                name="operator_bonus_not_negative",
             ),
         )
 

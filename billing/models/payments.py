@@ -62,19 +62,26 @@ class ExchangeRate(models.Model):
 class PaymentAccount(models.Model):
     """The customer as the payment provider knows it."""
 
-    customer: Any = models.OneToOneField(Customer, on_delete=models.PROTECT, related_name="+")
+    customer: Any = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    is_sandbox = models.BooleanField(
+        default=False, db_default=False, help_text="Known in the sandbox or in test mode: no real money."
+    )
     stripe_id = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
     cards_asked_at = models.DateTimeField(null=True, help_text="When a page to save a card on was last opened.")
     cards_look_at = models.DateTimeField(null=True, help_text="When the sweep asks the provider for saved cards.")
 
     class Meta:
+        ordering = ("-id",)
         indexes = (
             models.Index(
                 fields=["cards_look_at"],
                 condition=models.Q(cards_look_at__isnull=False),
                 name="payment_accounts_to_look_at",
             ),
+        )
+        constraints = (
+            models.UniqueConstraint(fields=["customer", "is_sandbox"], name="one_payment_account_for_each_mode"),
         )
 
     def __str__(self) -> str:
@@ -113,6 +120,9 @@ class TopUp(models.Model):
     rate: Any = models.DecimalField(max_digits=20, decimal_places=9, default=1)
     margin: Any = models.DecimalField(max_digits=6, decimal_places=4, default=0)
     is_sandbox = models.BooleanField(default=False, help_text="Paid in the payment sandbox: no real money.")
+    request: Any = models.JSONField(
+        default=dict, help_text="What the checkout was asked with: sent again, it has to be the same under its key."
+    )
     session_id = models.CharField(max_length=255, unique=True, null=True)
     payment_intent_id = models.CharField(max_length=255, unique=True, null=True)
     charge_id = models.CharField(max_length=255, unique=True, null=True)
@@ -151,10 +161,12 @@ class TopUp(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        permissions = (("record_payment", "Can record bank transfers and cash, and decide on them"),)
         indexes = (
             models.Index(fields=["customer", "-id"], name="top_ups_of_customer"),
             models.Index(fields=["look_at"], condition=models.Q(look_at__isnull=False), name="top_ups_to_look_at"),
             models.Index(fields=["paid_at"], condition=models.Q(paid_at__isnull=False), name="top_ups_by_payment"),
+            models.Index(fields=["id"], condition=models.Q(status="refused"), name="top_ups_refused"),
         )
         constraints = (
             models.CheckConstraint(
@@ -165,6 +177,11 @@ class TopUp(models.Model):
                 condition=models.Q(status="paid", grant_id__isnull=False, paid_at__isnull=False)
                 | (~models.Q(status="paid") & models.Q(grant_id__isnull=True, paid_at__isnull=True)),
                 name="top_up_paid_has_its_grant",
+            ),
+            models.UniqueConstraint(
+                fields=["customer", "reference"],
+                condition=models.Q(origin__in=["bank_transfer", "cash"]) & ~models.Q(status="canceled"),
+                name="top_up_once_per_reference",
             ),
         )
 
