@@ -5,7 +5,18 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import expiry, holds, idempotent_answers, jobs, scheduled_grants, spending, suspension
+from billing import (
+    expiry,
+    holds,
+    idempotent_answers,
+    jobs,
+    receipts,
+    recharge,
+    saved_methods,
+    scheduled_grants,
+    spending,
+    suspension,
+)
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
@@ -73,6 +84,44 @@ def apply_debt_policy() -> dict[str, Any] | None:
             outcome.result = {"suspended": policed.suspended, "resumed": policed.resumed}
 
     return jobs.run_alone("billing.apply_debt_policy", work, at=at)
+
+
+@shared_task(name="billing.recharge_wallets")
+def recharge_wallets() -> dict[str, Any] | None:
+    """Charge saved cards for wallets below their thresholds, and go on with charges that died."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = recharge.sweep(at=at)
+        if swept.looked_at or swept.failed:
+            outcome.result = {"looked_at": swept.looked_at, "failed": swept.failed}
+
+    return jobs.run_alone("billing.recharge_wallets", work, at=at)
+
+
+@shared_task(name="billing.look_after_saved_cards")
+def look_after_saved_cards() -> dict[str, Any] | None:
+    """Tell the provider of removed cards, and look for saved ones that no webhook told of."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = saved_methods.sweep(at=at)
+        if swept.detached or swept.looked_at or swept.failed:
+            outcome.result = {"detached": swept.detached, "looked_at": swept.looked_at, "failed": swept.failed}
+
+    return jobs.run_alone("billing.look_after_saved_cards", work, at=at)
+
+
+@shared_task(name="billing.issue_receipts")
+def issue_receipts(everywhere: bool = False) -> dict[str, Any] | None:
+    """Make the receipts of top-ups that were paid in the last days, or ever."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        issued = receipts.issue_missing(at=at, since=None if everywhere else at - receipts.RECENT)
+        outcome.result = {"issued": issued} if issued else None
+
+    return jobs.run_alone("billing.issue_receipts", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

@@ -217,6 +217,7 @@ SPECTACULAR_SETTINGS = {
         "EventStatus": "metering.models.UsageEvent.Status",
         "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
         "GrantKind": "billing.models.Grant.Kind",
+        "RechargeOff": "billing.models.Recharge.Off",
         "TransferKind": "billing.models.Transfer.Kind",
         "Meter": "metering.meters.NAMES",
     },
@@ -248,6 +249,14 @@ CELERY_BEAT_SCHEDULE = {
         "task": "metering.check_ledger",
         "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
         "kwargs": {"full": True},
+    },
+    "recharge wallets": {"task": "billing.recharge_wallets", "schedule": 30.0},
+    "look after saved cards": {"task": "billing.look_after_saved_cards", "schedule": 60.0},
+    "issue receipts": {"task": "billing.issue_receipts", "schedule": 60.0},
+    "issue receipts that were missed": {
+        "task": "billing.issue_receipts",
+        "schedule": crontab(minute="20", hour="3"),
+        "kwargs": {"everywhere": True},
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
     "remove old idempotent answers": {
