@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 API_VERSION = "2026-10-28.endive"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10
 RETRIES = 1  # by the package itself, under the same idempotency key
 SIGNATURE_AGE_S_MAX = 300
 PAGE = 100
@@ -382,7 +382,7 @@ def _declined(error: stripe.CardError) -> PaymentDeclined:
 
 
 @lru_cache(maxsize=4)
-def _client(secret_key: str, api_base: str, timeout_s: float) -> stripe.StripeClient:
+def _client(secret_key: str, api_base: str, timeout_s: int) -> stripe.StripeClient:
     host = urlsplit(api_base).hostname
     direct: Any = {"no_proxy": host}  # a stand-in on this machine is not asked through the machine's proxy
     return stripe.StripeClient(

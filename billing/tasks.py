@@ -16,6 +16,7 @@ from billing import (
     scheduled_grants,
     spending,
     suspension,
+    top_ups,
 )
 
 EXPIRY_ROUNDS_MAX = 1_000
@@ -122,6 +123,19 @@ def issue_receipts(everywhere: bool = False) -> dict[str, Any] | None:
         outcome.result = {"issued": issued} if issued else None
 
     return jobs.run_alone("billing.issue_receipts", work, at=at)
+
+
+@shared_task(name="billing.sweep_top_ups")
+def sweep_top_ups() -> dict[str, Any] | None:
+    """Ask the payment provider what became of top-ups, and open those whose call died."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = top_ups.sweep(at=at)
+        if swept.looked_at:
+            outcome.result = {"looked_at": swept.looked_at, "paid": swept.paid}
+
+    return jobs.run_alone("billing.sweep_top_ups", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

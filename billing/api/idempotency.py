@@ -53,6 +53,13 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
     return in_transaction(work_and_keep)
 
 
+def amend(request: Request, body: Mapping[str, Any]) -> None:
+    """Let later requests with this one's Idempotency-Key get another answer than was kept, such as a completed one."""
+    key = _key(request)
+    if key is not None:
+        IdempotentAnswer.objects.filter(customer_id=caller_of(request).customer.pk, key=key).update(body=dict(body))
+
+
 def is_answered(request: Request) -> bool:
     """Whether this request's Idempotency-Key has an answer, so that no work will be done for it."""
     key = key_of(request)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -55,7 +56,7 @@ class SetupView(CustomerView):
     )
     def post(self, request: Request) -> Response:
         """Open a page of the payment provider's on which a card is saved; it is listed here a moment later."""
-        back = request.build_absolute_uri("/")
+        back = request.build_absolute_uri(reverse("payments-return"))
         with provider_errors():
             url = saved_methods.start_setup(
                 customer_id=self.customer.pk,

@@ -19,9 +19,9 @@ def provider_errors() -> Iterator[None]:
             503,
             "payment_provider_unavailable",
             "The payment provider did not answer. Try again in a moment.",
-            headers={"Retry-After": "5"},
+            headers={"Retry-After": "60"},
         ) from error
     except gateway.GatewayRejected as error:
         raise ApiError(
-            502, "payment_provider_rejected", "The payment provider refused this. Ask the operator to look at it."
+            502, "payment_provider_error", "The payment provider refused this. Ask the operator to look at it."
         ) from error

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -72,7 +73,7 @@ class RechargeView(CustomerView):
             amount=body.validated_data["amount"],
             monthly_cap=body.validated_data["monthly_cap"],
             method=body.validated_data["payment_method"],
-            return_url=request.build_absolute_uri("/"),
+            return_url=request.build_absolute_uri(reverse("payments-return")),
         )
 
         def work() -> Answer:

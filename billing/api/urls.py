@@ -1,7 +1,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from billing.api import payment_methods, receipts, recharge, views
+from billing.api import payment_methods, receipts, recharge, top_ups, views
 from billing.api.openapi import SchemaView
 
 
@@ -12,6 +12,9 @@ class DocsView(SpectacularSwaggerView):
 urlpatterns = [
     path("balance", views.BalanceView.as_view()),
     path("redemptions", views.RedemptionsView.as_view()),
+    path("top-ups", top_ups.TopUpsView.as_view()),
+    path("top-ups/options", top_ups.TopUpOptionsView.as_view()),
+    path("top-ups/<slug:top_up_id>", top_ups.TopUpView.as_view()),
     path("transfers", views.TransfersView.as_view()),
     path("invoices", views.InvoicesView.as_view()),
     path("invoices/<slug:invoice_id>", views.InvoiceView.as_view()),
