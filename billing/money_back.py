@@ -1,4 +1,4 @@
-"""What refunds and disputes have in common: what went back of a top-up, at its rate, and of which grants it is taken."""
+"""What refunds and disputes share: what went back of a top-up, at its rate, and which grants it is taken of."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -74,8 +74,8 @@ FROM billing_dispute r LEFT JOIN LATERAL (
 ) d (what, expected, found)
 WHERE r.customer_id {HERE} AND d.expected <> d.found ORDER BY r.customer_id, r.id"""
 
-# Over all time: what stands on the accounts against the open refunds, and against what disputes have kept. What was moved
-# there by hand stands on its own.
+# Over all time: what stands on the accounts against the open refunds, and against what disputes have kept. What was
+# moved there by hand stands on its own.
 _ACCOUNTS = f"""
 SELECT c.id, d.what, NULL::bigint, true, d.expected, d.found
 FROM billing_customer c LEFT JOIN (

@@ -11,11 +11,15 @@ from billing import (
     holds,
     idempotent_answers,
     jobs,
+    receipts,
+    recharge,
     refunds,
+    saved_methods,
     scheduled_grants,
     spending,
     stripe_reconciliation,
     suspension,
+    top_ups,
     webhook_events,
 )
 
@@ -85,6 +89,57 @@ def apply_debt_policy() -> dict[str, Any] | None:
             outcome.result = {"suspended": policed.suspended, "resumed": policed.resumed}
 
     return jobs.run_alone("billing.apply_debt_policy", work, at=at)
+
+
+@shared_task(name="billing.recharge_wallets")
+def recharge_wallets() -> dict[str, Any] | None:
+    """Charge saved cards for wallets below their thresholds, and go on with charges that died."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = recharge.sweep(at=at)
+        if swept.looked_at or swept.failed:
+            outcome.result = {"looked_at": swept.looked_at, "failed": swept.failed}
+
+    return jobs.run_alone("billing.recharge_wallets", work, at=at)
+
+
+@shared_task(name="billing.look_after_saved_cards")
+def look_after_saved_cards() -> dict[str, Any] | None:
+    """Tell the provider of removed cards, and look for saved ones that no webhook told of."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = saved_methods.sweep(at=at)
+        if swept.detached or swept.looked_at or swept.failed:
+            outcome.result = {"detached": swept.detached, "looked_at": swept.looked_at, "failed": swept.failed}
+
+    return jobs.run_alone("billing.look_after_saved_cards", work, at=at)
+
+
+@shared_task(name="billing.issue_receipts")
+def issue_receipts(everywhere: bool = False) -> dict[str, Any] | None:
+    """Make the receipts of top-ups that were paid in the last days, or ever."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        issued = receipts.issue_missing(at=at, since=None if everywhere else at - receipts.RECENT)
+        outcome.result = {"issued": issued} if issued else None
+
+    return jobs.run_alone("billing.issue_receipts", work, at=at)
+
+
+@shared_task(name="billing.sweep_top_ups")
+def sweep_top_ups() -> dict[str, Any] | None:
+    """Ask the payment provider what became of top-ups, and open those whose call died."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        swept = top_ups.sweep(at=at)
+        if swept.looked_at:
+            outcome.result = {"looked_at": swept.looked_at, "paid": swept.paid}
+
+    return jobs.run_alone("billing.sweep_top_ups", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

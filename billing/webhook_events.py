@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
-from billing import alarms, disputes, refunds, stripe_gateway, top_ups
+from billing import alarms, disputes, refunds, saved_methods, stripe_gateway, top_ups
 from billing.models import TopUp, WebhookEvent
 from billing.stripe_objects import Event, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
 from relayadmin.db import in_transaction, outside_transaction, server_cursor
@@ -160,12 +160,24 @@ def _dispute(object_id: str, at: datetime) -> Applying:
     return lambda: disputes.apply(state, at=at)
 
 
+def _setup(object_id: str, at: datetime) -> Applying:
+    method = stripe_gateway.setup_intent(object_id).method
+    return (lambda: "ignored: no card was saved") if method is None else _payment_method(method, at)
+
+
+def _payment_method(object_id: str, at: datetime) -> Applying:
+    state = saved_methods.read(object_id)
+    return lambda: saved_methods.apply(state, at=at)
+
+
 _READERS: dict[str, Callable[[str, datetime], Applying]] = {
     "checkout.session": _checkout,
     "payment_intent": _payment,
     "charge": _charge,
     "refund": _refund,
     "dispute": _dispute,
+    "setup_intent": _setup,
+    "payment_method": _payment_method,
 }
 
 

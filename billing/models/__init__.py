@@ -15,6 +15,8 @@ from billing.models.payments import (
     TopUp,
     WebhookEvent,
 )
+from billing.models.receipts import Receipt
+from billing.models.recharge import PaymentMethod, Recharge
 from billing.models.reconciliation import StripeDifference, StripeTransaction
 from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.spending import SpendCounter, SpendLimit
@@ -44,6 +46,9 @@ __all__ = [
     "OperatorSettings",
     "PayCurrency",
     "PaymentAccount",
+    "PaymentMethod",
+    "Receipt",
+    "Recharge",
     "RedemptionCode",
     "RedemptionGuesses",
     "Refund",

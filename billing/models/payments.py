@@ -68,9 +68,18 @@ class PaymentAccount(models.Model):
     )
     stripe_id = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
+    cards_asked_at = models.DateTimeField(null=True, help_text="When a page to save a card on was last opened.")
+    cards_look_at = models.DateTimeField(null=True, help_text="When the sweep asks the provider for saved cards.")
 
     class Meta:
         ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=["cards_look_at"],
+                condition=models.Q(cards_look_at__isnull=False),
+                name="payment_accounts_to_look_at",
+            ),
+        )
         constraints = (
             models.UniqueConstraint(fields=["customer", "is_sandbox"], name="one_payment_account_for_each_mode"),
         )
@@ -120,6 +129,13 @@ class TopUp(models.Model):
     checkout_url = models.TextField(blank=True)
     method = models.CharField(max_length=40, blank=True, help_text="What it was paid with: card, alipay, wechat_pay.")
     method_detail = models.CharField(max_length=60, blank=True, help_text="Such as: visa •••• 4242.")
+    saved_method: Any = models.ForeignKey(
+        "billing.PaymentMethod",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="The saved card that an automatic recharge charges.",
+    )
     fee: Any = AmountField(null=True, help_text="What the provider kept, in the currency it settles in.")
     settled_amount: Any = AmountField(
         null=True, help_text="What the provider settled before its fee, in that currency."
@@ -149,6 +165,7 @@ class TopUp(models.Model):
         indexes = (
             models.Index(fields=["customer", "-id"], name="top_ups_of_customer"),
             models.Index(fields=["look_at"], condition=models.Q(look_at__isnull=False), name="top_ups_to_look_at"),
+            models.Index(fields=["paid_at"], condition=models.Q(paid_at__isnull=False), name="top_ups_by_payment"),
             models.Index(fields=["id"], condition=models.Q(status="refused"), name="top_ups_refused"),
         )
         constraints = (
