@@ -71,8 +71,9 @@ def apply(state: State, *, at: datetime) -> str:
         )
         if not is_new and _is_older(row, state.dispute):
             return "nothing new: the row knows more"
+        was_open = not is_new and not row.status.startswith("warning_")
         moved = _move(row, top_up, state.dispute, at=at)
-        return _follow(row, state.dispute, moved, at=at)
+        return _follow(row, state.dispute, moved, was_open=was_open, at=at)
 
     return in_transaction(work)
 
@@ -163,7 +164,7 @@ def _credit_of(row: Dispute, top_up: TopUp, movement: BalanceTransaction) -> Dec
     return money_back.credit_of(top_up, pay, gone)
 
 
-def _follow(row: Dispute, dispute: Disputed, moved: list[str], *, at: datetime) -> str:
+def _follow(row: Dispute, dispute: Disputed, moved: list[str], *, was_open: bool, at: datetime) -> str:
     """What goes along with the status: dates, the suspension, and when to look again."""
     row.status, row.reason = dispute.status, dispute.reason[:100]
     row.evidence_due_by = dispute.evidence_due_by
@@ -174,7 +175,7 @@ def _follow(row: Dispute, dispute: Disputed, moved: list[str], *, at: datetime) 
         row.ended_at = None
     row.look_at = _next_look(row, at)
     row.save(update_fields=["status", "reason", "evidence_due_by", "ended_at", "look_at"])
-    suspended = _suspend_or_resume(row, at=at)
+    suspended = _suspend_or_resume(row, was_open=was_open, at=at)
     return "; ".join([*moved, *([suspended] if suspended else [])]) or f"{row.status}, nothing moved"
 
 
@@ -185,15 +186,18 @@ def _next_look(row: Dispute, at: datetime) -> datetime | None:
     return at + ASKED_AGAIN_AFTER if waits and at < row.ended_at + LOOKED_AFTER_END else None
 
 
-def _suspend_or_resume(row: Dispute, *, at: datetime) -> str:
-    """By the operator's policy a customer is suspended while a payment is disputed, inquiries excepted."""
+def _suspend_or_resume(row: Dispute, *, was_open: bool, at: datetime) -> str:
+    """By the operator's policy a customer is suspended while a payment is disputed, inquiries excepted.
+
+    Whom the operator has resumed meanwhile is not suspended again for the same dispute.
+    """
     still_open = Dispute.objects.filter(customer_id=row.customer_id, ended_at=None).exclude(
         status__startswith="warning_"
     )
     try:
         if still_open.exists():
             wanted = OperatorSettings.objects.values_list("suspends_on_dispute", flat=True).get(pk=1)
-            if wanted and row.ended_at is None and not row.status.startswith("warning_"):
+            if wanted and not was_open and row.ended_at is None and not row.status.startswith("warning_"):
                 is_new = suspension.suspend(
                     customer_id=row.customer_id,
                     cause=AccountChange.Cause.DISPUTE,

@@ -1,32 +1,47 @@
 """Money of top-ups that goes back to who paid: taken off the wallet first, then sent, then booked or given back.
 
 A refund is taken, with its row, in one transaction under the wallet's lock, and only then Stripe is asked, under a key
-that is the row's. What Stripe says of a payment's refunds is applied all at once, in the order they were made; those
-made in its dashboard get their rows here. Bank transfers and cash are paid out by hand.
+that is the row's (billing.refund_sending). Bank transfers and cash are paid out by hand.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Q
-
-from billing import alarms, ledger, money_back, notices, stripe_gateway, top_ups
-from billing.models import Account, Customer, Grant, OperatorSettings, Refund, TopUp, Transfer
-from billing.stripe_objects import GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
-from billing.stripe_objects import Refund as Sent
-from relayadmin.db import in_transaction, outside_transaction, server_cursor
+from billing import ledger, money_back
+from billing.models import Account, OperatorSettings, Refund, TopUp
+from billing.refund_sending import SOURCE, ask_soon, sweep, sync, watch
+from billing.refund_states import (
+    BY_HAND,
+    NOT_OURS,
+    State,
+    Status,
+    apply,
+    fail,
+    is_by_hand,
+    read,
+    read_payment,
+    succeed,
+    take_row,
+)
+from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
 
-Status = Refund.Status
-NOT_OURS = "ignored: no top-up of ours was paid with it"
-BY_HAND = (TopUp.Origin.BANK_TRANSFER, TopUp.Origin.CASH)
-# Stripe keeps idempotency keys for a day at least; after that, what was sent is looked for first.
-KEY_KEPT = timedelta(hours=20)
-ASKED_AGAIN_AFTER = timedelta(hours=1)
-_BACK_OFF = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2))
-_FAILED = frozenset(["failed", "canceled"])
+__all__ = [
+    "BY_HAND",
+    "NOT_OURS",
+    "SOURCE",
+    "State",
+    "apply",
+    "ask_soon",
+    "is_by_hand",
+    "read",
+    "read_payment",
+    "sweep",
+    "sync",
+    "watch",
+]
 
 
 class InvalidRefund(ValueError):
@@ -172,317 +187,9 @@ def _take(wallet: ledger.LockedWallet, part: Refundable, *, reason: str, actor: 
         look_at=None if top_up.origin in BY_HAND else at,
         created_at=at,
     )
-    _take_row(wallet, row, at=at)
+    take_row(wallet, row, at=at)
     assert not row.unpaid, "no more is refunded than what is left"
     return row
-
-
-def _take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
-    assert row.top_up is not None
-    taken = money_back.take(
-        wallet,
-        row.amount,
-        first=money_back.left_of(wallet.customer_id, [row.top_up.public_id], at=at).get(row.top_up.public_id, ()),
-        kind=Transfer.Kind.REFUND,
-        account=Account.REFUNDS_PENDING,
-        key=f"refund:{row.public_id}",
-        reason=row.reason,
-        document=row.top_up.public_id,
-        actor=row.actor,
-        at=at,
-    )
-    row.transfer_id, row.unpaid = taken.transfer_id, taken.unpaid
-    row.save(force_insert=True)
-
-
-# --- what Stripe says
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All refunds of one payment as Stripe has them now, oldest first; no top-up where the payment isn't ours."""
-
-    top_up: TopUp | None
-    refunds: tuple[Sent, ...]
-
-
-def read(stripe_id: str, *, at: datetime) -> State:
-    """Ask Stripe for a refund and all others of its payment. Raises the gateway's errors."""
-    payment_intent = stripe_gateway.refund(stripe_id).payment_intent
-    return State(None, ()) if payment_intent is None else read_payment(payment_intent, at=at)
-
-
-def read_payment(payment_intent: str, *, at: datetime) -> State:
-    """Ask Stripe for the refunds of a payment; what was paid is credited first. Raises the gateway's errors."""
-    outside_transaction()
-    refunds = stripe_gateway.refunds_of(payment_intent)
-    return State(credited_top_up(payment_intent, at=at), tuple(sorted(refunds, key=lambda one: (one.created, one.id))))
-
-
-def credited_top_up(payment_intent: str, *, at: datetime) -> TopUp | None:
-    """The top-up of a payment, brought to what Stripe says of it; None if the payment isn't ours."""
-    top_up = TopUp.objects.filter(payment_intent_id=payment_intent).first()
-    if top_up is None or top_up.status != TopUp.Status.PAID:
-        top_ups.sync_intent(payment_intent, at=at)
-        top_up = TopUp.objects.filter(payment_intent_id=payment_intent).first()
-    return top_up
-
-
-def apply(state: State, *, at: datetime) -> str:
-    """Bring the rows and the ledger to what Stripe has of a payment's refunds; returns what was done.
-
-    In the caller's transaction or its own. A second time changes nothing.
-    """
-    of = state.top_up
-    if of is None:
-        return NOT_OURS
-
-    def work() -> str:
-        ledger.lock_wallets([of.customer_id])
-        top_up = TopUp.objects.get(pk=of.pk)
-        if top_up.status != TopUp.Status.PAID:
-            return f"nothing was credited for {top_up.public_id}, so nothing is taken back"
-        done = [_apply_one(top_up, sent, at=at) for sent in state.refunds]
-        return "; ".join(text for text in done if text) or "nothing new"
-
-    return in_transaction(work)
-
-
-def _apply_one(top_up: TopUp, sent: Sent, *, at: datetime) -> str:
-    row = _row_of(top_up, sent)
-    if row is None:
-        if sent.status in _FAILED:
-            return ""
-        row = _take_made_there(top_up, sent, at=at)
-    elif row.stripe_id is None:
-        row.stripe_id = sent.id
-        row.save(update_fields=["stripe_id"])
-    return _bring(row, sent, at=at)
-
-
-def _row_of(top_up: TopUp, sent: Sent) -> Refund | None:
-    """The row of a refund at Stripe: by its id, or by ours in its metadata if all else is the same."""
-    known = Refund.objects.filter(stripe_id=sent.id).first()
-    named = sent.metadata.get("refund")
-    if known is not None or not named:
-        return known
-    return Refund.objects.filter(public_id=named, top_up=top_up, pay_amount=sent.amount, stripe_id=None).first()
-
-
-def _take_made_there(top_up: TopUp, sent: Sent, *, at: datetime) -> Refund:
-    """Take what was refunded in Stripe's dashboard: of the top-up's grants, of any credit, and as debt."""
-    row = Refund(
-        customer_id=top_up.customer_id,
-        top_up=top_up,
-        origin=Refund.Origin.PROVIDER,
-        amount=money_back.credit_of(top_up, sent.amount, money_back.gone_of(top_up)),
-        currency=top_up.currency,
-        pay_amount=sent.amount,
-        key=f"stripe:{sent.id}",
-        stripe_id=sent.id,
-        reason="Refunded at the payment provider",
-        look_at=at + ASKED_AGAIN_AFTER,
-        created_at=at,
-    )
-    _take_row(ledger.lock_wallets([top_up.customer_id])[top_up.customer_id], row, at=at)
-    return row
-
-
-def _bring(row: Refund, sent: Sent, *, at: datetime) -> str:
-    """Bring a row under its wallet's lock to what Stripe says of it; what has failed stays so."""
-    if row.status == Status.FAILED:
-        return ""
-    if sent.status in _FAILED:
-        return _fail(row, sent.failure_reason or sent.status, at=at)
-    if row.status == Status.SUCCEEDED:
-        return ""
-    if sent.status == "succeeded":
-        return _succeed(row, Account.CASH_STRIPE, at=at)
-    row.look_at = at + ASKED_AGAIN_AFTER
-    row.save(update_fields=["look_at"])
-    return f"{row.public_id} is pending"
-
-
-def _succeed(row: Refund, cash: Account, *, at: datetime) -> str:
-    """Book what has gone out: refunds pending → cash."""
-    posting = ledger.Posting(
-        row.customer_id,
-        Transfer.Kind.REFUND.value,
-        f"refund:{row.public_id}:paid",
-        [(Account.REFUNDS_PENDING.value, -row.amount), (cash.value, row.amount)],
-        reason="Refund paid",
-        document=row.public_id,
-        actor=row.ended_by,
-    )
-    ledger.post([posting], wallets=ledger.lock_wallets([row.customer_id]), at=at)
-    row.status, row.ended_at, row.look_at, row.failure = Status.SUCCEEDED, at, None, ""
-    row.save(update_fields=["status", "ended_at", "look_at", "failure", "ended_by", "reference"])
-    _tell(row, "refund_paid", at=at)
-    return f"{row.public_id} succeeded"
-
-
-def _fail(row: Refund, why: str, *, at: datetime) -> str:
-    """Give back what was taken; after a success, the money came back to where it had gone out."""
-    source = Account.REFUNDS_PENDING if row.status == Status.PENDING else Account.CASH_STRIPE
-    reference = row.top_up.public_id if row.top_up is not None else _reference_of(row)
-    money_back.give_back(
-        customer_id=row.customer_id,
-        amount=row.amount,
-        taken_by=[row.transfer_id],
-        reference=reference,
-        source=source,
-        key=f"refund:{row.public_id}",
-        reason="The refund did not go through",
-        actor=row.ended_by,
-        at=at,
-    )
-    row.status, row.ended_at, row.look_at, row.failure = Status.FAILED, at, None, why[:500]
-    row.save(update_fields=["status", "ended_at", "look_at", "failure", "ended_by"])
-    _tell(row, "refund_failed", at=at)
-    return f"{row.public_id} failed, {amount_text(row.amount)} USD given back"
-
-
-def _reference_of(row: Refund) -> str:
-    return Grant.objects.values_list("reference", flat=True).get(customer_id=row.customer_id, pk=row.grant_id)
-
-
-def _tell(row: Refund, kind: str, *, at: datetime) -> None:
-    data = {"refund": row.public_id, "amount": amount_text(row.amount), "currency": row.currency}
-    notices.announce(
-        customer_id=row.customer_id,
-        kind=kind,
-        key=row.public_id,
-        data={**data, "paid": amount_text(row.pay_amount)},
-        at=at,
-    )
-
-
-# --- sending and asking again
-
-
-def sync(refund_id: int, *, at: datetime) -> str:
-    """Send a refund that was not sent, or ask what became of it, and apply the answer.
-
-    Raises the gateway's errors, except that Stripe refuses it: then it has failed.
-    """
-    outside_transaction()
-    row = Refund.objects.select_related("top_up", "customer").get(pk=refund_id)
-    if row.status != Status.PENDING or is_by_hand(row):
-        return "nothing to do"
-    assert row.top_up is not None
-    sent = _ask(row, at=at)
-    if isinstance(sent, str):
-        return _refused(row, sent, at=at)
-    return apply(State(row.top_up, (sent,)), at=at)
-
-
-def is_by_hand(row: Refund) -> bool:
-    """Whether a person pays it out: nothing of it was paid through Stripe."""
-    return row.top_up is None or row.top_up.origin in BY_HAND
-
-
-def _ask(row: Refund, *, at: datetime) -> Sent | str:
-    """The refund as Stripe has it, made if it is not there; or why Stripe refuses it."""
-    assert row.top_up is not None
-    payment_intent = row.top_up.payment_intent_id
-    assert payment_intent is not None, "what was paid through Stripe has a payment there"
-    if row.stripe_id is not None:
-        return stripe_gateway.refund(row.stripe_id)
-    if at - row.created_at > KEY_KEPT and (found := _find(row, payment_intent)) is not None:
-        return found
-    try:
-        return stripe_gateway.create_refund(
-            key=f"refund:{row.public_id}",
-            payment_intent=payment_intent,
-            amount=row.pay_amount,
-            currency=row.currency,
-            refund=row.public_id,
-            customer=row.customer.public_id,
-        )
-    except GatewayRejected as error:
-        if error.code == "not_permitted":
-            raise
-        # Only if none of ours is there after all, nothing has gone out.
-        return _find(row, payment_intent) or str(error)
-
-
-def _find(row: Refund, payment_intent: str) -> Sent | None:
-    of_payment = stripe_gateway.refunds_of(payment_intent)
-    return next((sent for sent in of_payment if sent.metadata.get("refund") == row.public_id), None)
-
-
-def _refused(row: Refund, why: str, *, at: datetime) -> str:
-    def work() -> str:
-        ledger.lock_wallets([row.customer_id])
-        now = Refund.objects.select_related("top_up").get(public_id=row.public_id)
-        if now.status != Status.PENDING or now.stripe_id is not None:
-            return "nothing to do"
-        return _fail(now, why, at=at)
-
-    return in_transaction(work)
-
-
-def sweep(*, at: datetime, limit: int = 100) -> int:
-    """Send what was not sent and ask for what is pending, as far as it is due; returns how many had an answer.
-
-    Each is claimed before Stripe is asked, so that many workers share them; one without an answer is asked again later.
-    """
-    answered = 0
-    for _ in range(limit):
-        claimed = _claim(at)
-        if claimed is None:
-            break
-        try:
-            sync(claimed, at=at)
-            answered += 1
-        except (GatewayUnavailable, GatewayRejected, PaymentsNotConfigured) as error:
-            Refund.objects.filter(pk=claimed, status=Status.PENDING).update(failure=str(error)[:500])
-    return answered
-
-
-def _claim(at: datetime) -> int | None:
-    """A refund that is due, its next look moved on."""
-    with server_cursor() as cursor:
-        cursor.execute(
-            "UPDATE billing_refund SET attempts = attempts + 1,"
-            "   look_at = %s::timestamptz + (%s::interval[])[least(attempts + 1, %s)]"
-            " WHERE id = (SELECT id FROM billing_refund WHERE look_at <= %s ORDER BY look_at LIMIT 1"
-            "   FOR UPDATE SKIP LOCKED) RETURNING id",
-            [at, list(_BACK_OFF), len(_BACK_OFF), at],
-        )
-        row = cursor.fetchone()
-        return None if row is None else int(row[0])
-
-
-SOURCE = "refunds"
-_FAILED_SHOWN = timedelta(days=3)
-_NOT_SENT_AFTER = 4  # attempts
-
-
-def watch(*, at: datetime) -> alarms.Watched:
-    """Alarms over refunds that a person has to see to: to be paid out, not sent, failed in the last days."""
-    by_hand = Q(top_up=None) | Q(top_up__origin__in=BY_HAND)
-    waiting = Refund.objects.filter(status=Status.PENDING)
-    to_pay_out = waiting.filter(by_hand).count()
-    not_sent = waiting.exclude(by_hand).filter(stripe_id=None, attempts__gte=_NOT_SENT_AFTER)
-    failed = Refund.objects.filter(status=Status.FAILED, ended_by="", ended_at__gt=at - _FAILED_SHOWN).count()
-    seen = [
-        ("to_pay_out", to_pay_out, "wait to be paid out by hand", "Pay out, then mark each with its reference."),
-        ("not_sent", not_sent.count(), "could not be sent to Stripe", "Each says why; they are tried again."),
-        ("failed", failed, "failed in the last days, and were given back", "Find another way to pay these customers."),
-    ]
-    return alarms.report(
-        [
-            alarms.Sighting(f"{SOURCE}.{kind}", "", kind, count, f"Refunds that {what}: {count:,}.", advice)
-            for kind, count, what, advice in seen
-            if count
-        ],
-        source=SOURCE,
-        at=at,
-    )
-
-
-# --- by hand
 
 
 def pay_out(*, refund_id: int, reference: str, person: str, at: datetime) -> Refund:
@@ -500,7 +207,7 @@ def pay_out(*, refund_id: int, reference: str, person: str, at: datetime) -> Ref
         if limit is not None and row.amount > limit and row.actor == person:
             raise SamePerson(f"above {amount_text(limit)} USD a second person pays it out")
         row.reference, row.ended_by = reference, person
-        _succeed(row, Account.CASH_MANUAL, at=at)
+        succeed(row, Account.CASH_MANUAL, at=at)
         return row
 
     return in_transaction(work)
@@ -514,15 +221,14 @@ def give_up(*, refund_id: int, reason: str, person: str, at: datetime) -> Refund
     def work() -> Refund:
         row = _lock_by_hand(refund_id)
         row.ended_by = person
-        _fail(row, reason, at=at)
+        fail(row, reason, at=at)
         return row
 
     return in_transaction(work)
 
 
 def _lock_by_hand(refund_id: int) -> Refund:
-    customer: Customer = Refund.objects.select_related("customer").get(pk=refund_id).customer
-    ledger.lock_wallets([customer.pk])
+    ledger.lock_wallets([Refund.objects.get(pk=refund_id).customer_id])
     row = Refund.objects.select_related("top_up").get(pk=refund_id)
     if row.status != Status.PENDING or not is_by_hand(row):
         raise NotByHand("it does not wait to be paid out by hand")

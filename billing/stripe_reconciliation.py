@@ -67,8 +67,9 @@ def reconcile(*, at: datetime, days: int | None = None) -> Reconciled:
     """
     outside_transaction()
     start = at - timedelta(days=days) if days is not None else _since(at)
-    new = sum(_keep(one) for one in stripe_gateway.balance_transactions(start, at + timedelta(minutes=1)))
-    # Oldest first, so that a refund is booked before its failure.
+    # Kept and booked oldest first, so that a refund comes before its failure.
+    read = list(stripe_gateway.balance_transactions(start, at + timedelta(minutes=1)))
+    new = sum(_keep(one) for one in reversed(read))
     waiting = StripeTransaction.objects.filter(booked_at=None).order_by("occurred_at", "pk")
     booked = sum(_book(number, at=at) for number in waiting.values_list("pk", flat=True))
     open_now = stripe_differences.report(list(_differences(at)), at=at)

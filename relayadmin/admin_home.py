@@ -60,6 +60,16 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ),
     ),
     (
+        "Payments",
+        (
+            ("Refunds", "billing.Refund", "currency_exchange"),
+            ("Disputes", "billing.Dispute", "gavel"),
+            ("Webhooks", "billing.WebhookEvent", "webhook"),
+            ("Stripe's transactions", "billing.StripeTransaction", "account_balance"),
+            ("Differences with Stripe", "billing.StripeDifference", "rule"),
+        ),
+    ),
+    (
         "Usage",
         (
             ("Usage events", "metering.UsageEvent", "bolt"),

@@ -7,13 +7,17 @@ from billing.admin import (
     by_hand,
     codes,
     customers,
+    disputes,
     grants,
     invoices,
     ledger,
     notices,
     operation,
     people,
+    reconciliation,
+    refunds,
     verified,
+    webhook_events,
 )
 
 __all__ = [
@@ -21,13 +25,17 @@ __all__ = [
     "by_hand",
     "codes",
     "customers",
+    "disputes",
     "grants",
     "invoices",
     "ledger",
     "notices",
     "operation",
     "people",
+    "reconciliation",
+    "refunds",
     "verified",
+    "webhook_events",
 ]
 
 admin.site.index_title = "Home"
