@@ -164,7 +164,7 @@ class TestTheBankWantsTheCustomer:
         payer = make_payer(credit="5")
         save_card(payer, stripe_sandbox, card=WANTS_ITS_OWNER)
         set_recharge(payer)
-        stripe_sandbox.fail_next("timeout_after", method="POST", path="/v1/checkout/sessions", seconds=0)
+        stripe_sandbox.fail_next("cut", method="POST", path="/v1/checkout/sessions")
         assert sweep().failed == 1
         assert notices_of(payer) == []
         sweep(NOW + MINUTE)
@@ -321,12 +321,21 @@ class TestWhatDied:
         assert (charged(payer), payer.balance) == (["paid"], 55)
         assert len(_payments(stripe_sandbox, payer)) == 1
 
-    def test_before_the_answer_came_is_charged_once(self, payer: Payer, stripe_sandbox: StripeSandbox) -> None:
+    def test_at_the_provider_before_it_was_charged_is_charged_when_it_is_back(
+        self, payer: Payer, stripe_sandbox: StripeSandbox
+    ) -> None:
         set_recharge(payer)
-        stripe_sandbox.fail_next("timeout_after", method="POST", path="/v1/payment_intents", seconds=0)
+        stripe_sandbox.fail_next("cut", times=10, path="/v1/payment_intents")
         assert sweep().failed == 1
-        assert payer.balance == 5
-        sweep(NOW + 3 * MINUTE)
+        assert (charged(payer), payer.balance) == (["pending"], 5)
+        for minute in range(2, 20):
+            sweep(NOW + minute * MINUTE)
+        assert (charged(payer), payer.balance, len(_payments(stripe_sandbox, payer))) == (["paid"], 55, 1)
+
+    def test_at_the_provider_after_it_was_charged_is_found(self, payer: Payer, stripe_sandbox: StripeSandbox) -> None:
+        set_recharge(payer)
+        stripe_sandbox.fail_next("error_after", method="POST", path="/v1/payment_intents")
+        sweep()
         assert (charged(payer), payer.balance, len(_payments(stripe_sandbox, payer))) == (["paid"], 55, 1)
 
     def test_and_was_credited_by_the_webhook_meanwhile_is_left_as_it_is(
