@@ -13,6 +13,8 @@ from billing.admin import (
     notices,
     operation,
     people,
+    receipts,
+    recharges,
     verified,
 )
 
@@ -27,6 +29,8 @@ __all__ = [
     "notices",
     "operation",
     "people",
+    "receipts",
+    "recharges",
     "verified",
 ]
 
