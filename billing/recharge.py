@@ -229,6 +229,11 @@ def _charge(top_up: TopUp, at: datetime) -> str:
     else:
         try:
             intent = _send(top_up)
+        except gateway.GatewayUnavailable:
+            # A fault of the provider's own is answered again under the same key, whatever the call has done.
+            intent = _find(top_up, at)
+            if intent is None:
+                raise
         except gateway.PaymentDeclined as error:
             if error.payment_intent is None:
                 return _end(top_up, Status.FAILED, error.decline_code or error.code or "declined", error.message, at)

@@ -1,7 +1,7 @@
 """What the payment provider says of a payment's refunds, and what that makes of our rows and the ledger.
 
-What it says of all refunds of a payment is applied at once, in the order they were made; those made in its dashboard get
-their rows here. Applying judges by the rows and what was read alone, so it can be repeated, by many at once.
+What it says of all refunds of a payment is applied at once, in the order they were made; those made in its dashboard
+get their rows here. Applying judges by the rows and what was read alone, so it can be repeated, by many at once.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,7 @@ def read_payment(payment_intent: str, *, at: datetime) -> State:
     """Ask Stripe for the refunds of a payment; what was paid is credited first. Raises the gateway's errors."""
     outside_transaction()
     refunds = stripe_gateway.refunds_of(payment_intent)
-    # Of those made in one second, the one that is listed last was the first.
-    oldest_first = sorted(reversed(refunds), key=lambda one: one.created)
-    return State(credited_top_up(payment_intent, at=at), tuple(oldest_first))
+    return State(credited_top_up(payment_intent, at=at), tuple(reversed(refunds)))
 
 
 def credited_top_up(payment_intent: str, *, at: datetime) -> TopUp | None:

@@ -55,7 +55,7 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
 
 def amend(request: Request, body: Mapping[str, Any]) -> None:
     """Let later requests with this one's Idempotency-Key get another answer than was kept, such as a completed one."""
-    key = _key(request)
+    key = key_of(request)
     if key is not None:
         IdempotentAnswer.objects.filter(customer_id=caller_of(request).customer.pk, key=key).update(body=dict(body))
 

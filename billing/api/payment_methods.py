@@ -56,12 +56,12 @@ class SetupView(CustomerView):
     )
     def post(self, request: Request) -> Response:
         """Open a page of the payment provider's on which a card is saved; it is listed here a moment later."""
-        back = request.build_absolute_uri(reverse("payments-return"))
+        back = request.build_absolute_uri(reverse("payments-card"))
         with provider_errors():
             url = saved_methods.start_setup(
                 customer_id=self.customer.pk,
                 key=key_of(request),
-                success_url=back,
+                success_url=f"{back}?saved",
                 cancel_url=back,
                 at=datetime.now(UTC),
             )
