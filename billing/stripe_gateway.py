@@ -410,8 +410,8 @@ def _pages(ask: Callable[[stripe.StripeClient], Any], read: Callable[[Json], T])
     with _calling() as client:
         found: Iterable[stripe.StripeObject] = ask(client).auto_paging_iter()
         for each in found:
-            outside_transaction()
             yield read(each.to_dict())
+            outside_transaction()
 
 
 def _span(from_: datetime, to: datetime) -> Any:

@@ -113,7 +113,7 @@ def answer(service: Service, method: str, path: str, body: Json) -> Json:
                 for name, value in world.start_settings.items():
                     world.store.set(name, value)
             world.requests.clear()
-            service.faults.clear()
+            service.forget()
             return {}
         case ("POST", "faults"):
             service.faults.plan(body)

@@ -107,7 +107,7 @@ def _method(session: Json, name: str) -> str:
     buttons = "".join(_button(value, text, "plain") for value, text in others)
     return (
         f'<form method="post" action="/pay/{session["id"]}" class="method"><h2>{cards.NAMES[name]}</h2>'
-        f'<input type="hidden" name="method" value="{name}">{choice}{_button("pay", verb, name)}'
+        f'<input type="hidden" name="method" value="{name}">{choice}{_button("pay", verb, f"by-{name}")}'
         f'<details><summary>Let something else happen</summary><div class="row">{buttons}</div></details></form>'
     )
 
