@@ -13,7 +13,7 @@ from sandbox import api, forms
 from sandbox.errors import Json, Refused
 from sandbox.faults import Fault, Faults
 from sandbox.store import new_id
-from sandbox.world import World
+from sandbox.world import API_VERSION, World, must_be
 
 KEY_MAX = 255
 BROKEN: Json = {"error": {"type": "api_error", "message": "An unexpected error occurred (the sandbox was told so)."}}
@@ -36,6 +36,8 @@ class Service:
         try:
             headers = {name.title(): value for name, value in headers.items()}
             self._authenticate(headers.get("Authorization", ""))
+            version = headers.get("Stripe-Version", API_VERSION)
+            must_be(version == API_VERSION, f"Invalid Stripe API version: {version}; the sandbox speaks {API_VERSION}.")
             spec, handler, ids = api.find(method, path)
             params = forms.decode(body if method == "POST" else query)
             self.world.requests.append(

@@ -110,6 +110,13 @@ class StripeSandbox:
         """From the dashboard, without us."""
         return self._post(f"charges/{charge}/refund", {"amount": amount})
 
+    def late_balance(self, *, is_on: bool = True) -> None:
+        """From now on a charge has no balance transaction (and so no fee) until it is booked."""
+        self._post("late_balance", {"is_on": is_on})
+
+    def book(self, charge: str) -> Json:
+        return self._post(f"charges/{charge}/book")
+
     def settle_refund(self, refund: str, *, arrives: bool = True) -> Json:
         return self._post(f"refunds/{refund}/settle", {"arrives": arrives})
 

@@ -6,6 +6,7 @@ from billing.admin import (
     alarms,
     by_hand,
     codes,
+    currencies,
     customers,
     disputes,
     grants,
@@ -18,6 +19,7 @@ from billing.admin import (
     recharges,
     reconciliation,
     refunds,
+    top_ups,
     verified,
     webhook_events,
 )
@@ -26,6 +28,7 @@ __all__ = [
     "alarms",
     "by_hand",
     "codes",
+    "currencies",
     "customers",
     "disputes",
     "grants",
@@ -38,6 +41,7 @@ __all__ = [
     "recharges",
     "reconciliation",
     "refunds",
+    "top_ups",
     "verified",
     "webhook_events",
 ]

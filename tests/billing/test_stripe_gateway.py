@@ -44,6 +44,20 @@ def test_a_top_up_is_tied_to_our_row_in_every_place(stripe_sandbox: StripeSandbo
     assert (booked.currency, booked.exchange_rate, booked.source) == ("usd", None, intent.charge.id)
 
 
+def test_the_fee_may_come_later(stripe_sandbox: StripeSandbox) -> None:
+    stripe_sandbox.late_balance()
+    session = checkout(customer())
+    stripe_sandbox.pay(session.id)
+    paid = intent_of(session).charge
+    assert paid is not None
+    assert paid.balance_transaction is None
+    stripe_sandbox.book(paid.id)
+    booked = intent_of(session).charge
+    assert booked is not None
+    assert booked.balance_transaction is not None
+    assert stripe_sandbox.deliveries()[-1].type == "charge.updated"
+
+
 @pytest.mark.parametrize("method", ["alipay", "wechat_pay"])
 def test_wallets_pay_and_are_not_saved(stripe_sandbox: StripeSandbox, method: str) -> None:
     owner = customer()

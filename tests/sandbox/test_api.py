@@ -27,6 +27,10 @@ def test_only_this_machines_names_are_served(stranger: Stranger, path: str, host
     assert "127.0.0.1" in answer.text
 
 
+def test_another_version_of_the_api_is_refused(stranger: Stranger) -> None:
+    assert stranger.ask("GET", "/v1/customers", **{"Stripe-Version": "2020-08-27"}).status == 400
+
+
 def test_localhost_is_a_name_of_this_machine(stranger: Stranger) -> None:
     assert stranger.ask("GET", "/v1/customers", Host="localhost:1").status == 200
 
