@@ -17,7 +17,7 @@ from billing import refunds
 from billing.admin import alarms, html
 from billing.admin.account_actions import sentence, who
 from billing.admin.account_forms import ReasonForm
-from billing.admin.base import ReadOnlyAdmin, see_other
+from billing.admin.base import Question, ReadOnlyAdmin, see_other
 from billing.admin.customer_panels import customer_figures
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
@@ -129,10 +129,14 @@ class RefundAdmin(CustomerColumn, TopUpColumn, ReadOnlyAdmin):
         row = self.get_object(request, object_id)
         if row is None:
             return see_other(html.list_url(Refund))
+        back = html.object_url(Refund, row.pk)
+        if request.method != "POST":
+            text = "What was not sent yet is sent; of what was, Stripe is asked what became of it."
+            return self.ask(request, Question("Ask Stripe now", text, "Ask Stripe", back, is_dangerous=False))
         refunds.ask_soon(refund_id=row.pk, at=timezone.now())
         send_refunds.delay()
         messages.success(request, "A worker sends it, or asks what became of it, within a minute.")
-        return see_other(html.object_url(Refund, row.pk))
+        return see_other(back)
 
     def _by_hand(
         self,

@@ -14,7 +14,7 @@ from unfold.decorators import action, display
 from billing import webhook_events
 from billing.admin import alarms, html
 from billing.admin.account_actions import sentence
-from billing.admin.base import WorkAdmin, see_other
+from billing.admin.base import Question, WorkAdmin, see_other
 from billing.admin.filters import DaysFilter
 from billing.models import WebhookEvent
 from billing.tasks import work_off_webhook
@@ -73,6 +73,10 @@ class WebhookEventAdmin(WorkAdmin):
         if row is None:
             messages.error(request, "There is no such webhook.")
             return see_other(html.list_url(WebhookEvent))
+        back = html.object_url(WebhookEvent, row.pk)
+        if request.method != "POST":
+            text = "Its object is read from Stripe as it is now, and applied. What was done before is not done twice."
+            return self.ask(request, Question(f"Try {row.type} again", text, "Try again", back, is_dangerous=False))
         try:
             webhook_events.try_again(number=row.pk, at=timezone.now())
         except webhook_events.NothingToTry as error:
@@ -81,7 +85,7 @@ class WebhookEventAdmin(WorkAdmin):
             transaction.on_commit(lambda: work_off_webhook.delay(number=row.pk))
             self.log_change(request, row, "Tried again.")
             messages.success(request, "A worker tries it again now; reload the page to see what came of it.")
-        return see_other(html.object_url(WebhookEvent, row.pk))
+        return see_other(back)
 
     @display(description="Status", label=EVENT_TONES)
     def status_badge(self, obj: WebhookEvent) -> str:
