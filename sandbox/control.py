@@ -6,6 +6,7 @@
 | POST faults | {"kind", "times", "method", "path", "seconds"} | the next calls fail so (sandbox/faults.py) |
 | POST delivery | {"paused", "order", "repeat", "delay_s", "drop", "drop_types"} | order: sent, reversed, shuffled |
 | POST webhook | {"url"} | where events go; null: nowhere, they are kept |
+| POST late_balance | {"is_on"} | charges get their balance transaction only when they are booked, as at Stripe |
 | POST clock | {"ahead_s"} | sets the sandbox's clock forward |
 | GET events | | every event, oldest first, with its signed body |
 | POST events/{id}/deliver | | sends it again |
@@ -17,6 +18,7 @@
 | POST payment_methods/{id}/behave | {"as"} | pays, authenticates, declines_later, or a decline code |
 | POST customers/{id}/save_card | {"card"} | a saved card without a page |
 | POST charges/{id}/dispute | {"amount", "withdraws"} | amount in minor units |
+| POST charges/{id}/book | | |
 | POST charges/{id}/refund | {"amount"} | as from the dashboard |
 | POST disputes/{id}/withdraw, /answer, /win, /lose | | |
 | POST refunds/{id}/settle | {"arrives"} | |
@@ -26,8 +28,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
-from sandbox import cards, checkout, returns, webhooks
+from sandbox import cards, checkout, payments, returns, webhooks
 from sandbox.errors import Json, Refused
 from sandbox.service import Service
 from sandbox.world import World
@@ -79,6 +82,7 @@ DEEDS: dict[str, tuple[str, dict[str, Deed]]] = {
                 world, it, body.get("amount"), withdraws=body.get("withdraws", True)
             ),
             "refund": lambda world, it, body: returns.refund(world, it, body.get("amount")),
+            "book": lambda world, it, body: payments.book_late(world, it),
         },
     ),
     "disputes": (
@@ -113,13 +117,15 @@ def answer(service: Service, method: str, path: str, body: Json) -> Json:
                 for name, value in world.start_settings.items():
                     world.store.set(name, value)
             world.requests.clear()
-            service.faults.clear()
+            service.forget()
             return {}
         case ("POST", "faults"):
             service.faults.plan(body)
             return {}
         case ("POST", "webhook"):
-            return _set(world, "webhook_url", body["url"])
+            return _set(world, "webhook_url", _near(body["url"]))
+        case ("POST", "late_balance"):
+            return _set(world, "late_balance", body["is_on"])
         case ("POST", "clock"):
             return _set(world, "clock_ahead_s", body["ahead_s"])
         case ("POST", "delivery"):
@@ -156,6 +162,14 @@ def _set(world: World, name: str, value: object) -> Json:
         world.store.set(name, value)
     world.changed.set()
     return {}
+
+
+def _near(url: str | None) -> str | None:
+    """An address on this machine: the sandbox tells nobody else."""
+    target = urlsplit(url or "http://localhost")
+    if target.scheme != "http" or target.hostname not in {"127.0.0.1", "localhost"}:
+        raise Refused("Webhooks go to http://127.0.0.1 only", param="url")
+    return url
 
 
 def _signed(world: World, event: Json) -> Json:

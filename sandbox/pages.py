@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from relayadmin.money import InvalidAmount, from_minor_units, minor_units, parse_amount
 from sandbox import cards, control
 from sandbox.currencies import shown
 from sandbox.errors import Json, Refused
@@ -44,6 +45,9 @@ def answer(world: World, method: str, steps: list[str], form: dict[str, str]) ->
                 return receipt(world, world.get("charge", id))
             case ("POST", "again", id):
                 _deliver_again(world, id)
+                return _go("/")
+            case ("POST", "do", "charges", id, "refund"):
+                control.do(world, "charges", id, "refund", {"amount": _amount(world, id, form)})
                 return _go("/")
             case ("POST", "do", kind, id, deed):
                 control.do(world, kind, id, deed, _typed(form))
@@ -102,8 +106,8 @@ def _method(session: Json, name: str) -> str:
         others += [("authenticate", "Ask for authentication"), ("slow", "Slow bank")]
     buttons = "".join(_button(value, text, "plain") for value, text in others)
     return (
-        f'<form method="post" action="/pay/{session["id"]}" class="method {name}"><h2>{cards.NAMES[name]}</h2>'
-        f'<input type="hidden" name="method" value="{name}">{choice}{_button("pay", verb, name)}'
+        f'<form method="post" action="/pay/{session["id"]}" class="method"><h2>{cards.NAMES[name]}</h2>'
+        f'<input type="hidden" name="method" value="{name}">{choice}{_button("pay", verb, f"by-{name}")}'
         f'<details><summary>Let something else happen</summary><div class="row">{buttons}</div></details></form>'
     )
 
@@ -213,6 +217,8 @@ def _payment(world: World, intent: Json) -> str:
     disputes = world.store.every("dispute", payment_intent=intent["id"])
     refunds = world.store.every("refund", payment_intent=intent["id"])
     state, buttons = intent["status"], ""
+    if intent["last_payment_error"]:
+        state = "declined"
     if state == "requires_action":
         buttons = f'<a class="button small" href="/authenticate/{intent["id"]}">Authenticate</a>'
     if state == "processing":
@@ -252,7 +258,12 @@ def _returns(charge: Json, disputes: list[Json], refunds: list[Json]) -> str:
     if not charge["refunded"]:
         buttons += _deed("charges", charge["id"], "dispute", "Dispute")
         buttons += _deed("charges", charge["id"], "dispute", "Inquiry", withdraws="no")
-        buttons += _deed("charges", charge["id"], "refund", "Refund")
+        left = from_minor_units(charge["amount"] - charge["amount_refunded"], charge["currency"])
+        buttons += (
+            f'<form method="post" action="/do/charges/{charge["id"]}/refund" class="row">'
+            f'<input name="amount" inputmode="decimal" size="7" value="{left}" aria-label="Amount to refund">'
+            '<button class="button small plain">Refund</button></form>'
+        )
     return buttons
 
 
@@ -308,7 +319,7 @@ def _paid_with(charge: Json) -> str:
 
 def _row(name: str, state: str, about: str, created: int, buttons: str) -> str:
     text = state.replace("_", " ")
-    kind = "good" if text == "succeeded" or "won" in text else "bad" if "requires" in text or "dispute" in text else ""
+    kind = "good" if text == "succeeded" or "won" in text else "bad" if text == "declined" or "dispute" in text else ""
     return (
         f'<div class="item"><div><strong>{escape(name)}</strong> <span class="tag {kind}">{escape(text)}</span>'
         f'<p>{escape(about)}</p></div><time>{_when(created)}</time><div class="row">{buttons}</div></div>'
@@ -325,6 +336,13 @@ def _deed(kind: str, id: str, deed: str, text: str, **fields: str) -> str:
 
 def _button(outcome: str, text: str, kind: str) -> str:
     return f'<button class="button {kind}" name="outcome" value="{outcome}">{escape(text)}</button>'
+
+
+def _amount(world: World, charge: str, form: dict[str, str]) -> int:
+    try:
+        return minor_units(parse_amount(form.get("amount", "").strip()), world.get("charge", charge)["currency"])
+    except InvalidAmount as error:
+        raise Refused(f"{error}.") from None
 
 
 def _typed(form: dict[str, str]) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sandbox import cards, currencies
 from sandbox.errors import Json, Refused
 from sandbox.store import new_id
-from sandbox.world import World
+from sandbox.world import World, must_be
 
 CANCELABLE = {"requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "processing"}
 
@@ -84,23 +84,35 @@ def process(world: World, intent: Json) -> Json:
 def succeed(world: World, intent: Json) -> Json:
     method = world.get("payment_method", intent["payment_method"])
     charge = _charge(world, intent, method, status="succeeded")
-    cents = currencies.cents(intent["amount"], intent["currency"])
-    booked = world.book(
-        "charge" if method["type"] == "card" else "payment",
-        "charge",
-        charge["id"],
-        intent["amount"],
-        intent["currency"],
-        fee=currencies.fee(cents),
-        text=intent["description"] or "Payment",
-    )
-    world.change(charge, balance_transaction=booked["id"])
+    if not world.store.setting("late_balance", False):
+        _book(world, charge)
     world.tell("charge.succeeded", charge)
     world.change(
         intent, status="succeeded", amount_received=intent["amount"], latest_charge=charge["id"], next_action=None
     )
     world.tell("payment_intent.succeeded", intent)
     return intent
+
+
+def book_late(world: World, charge: Json) -> Json:
+    """The balance transaction that was missing at first."""
+    must_be(charge["paid"] and charge["balance_transaction"] is None, "This charge is booked or unpaid.")
+    _book(world, charge)
+    world.tell("charge.updated", charge)
+    return charge
+
+
+def _book(world: World, charge: Json) -> None:
+    booked = world.book(
+        "charge" if charge["payment_method_details"]["type"] == "card" else "payment",
+        "charge",
+        charge["id"],
+        charge["amount"],
+        charge["currency"],
+        fee=currencies.fee(currencies.cents(charge["amount"], charge["currency"])),
+        text=charge["description"] or "Payment",
+    )
+    world.change(charge, balance_transaction=booked["id"])
 
 
 def fail(world: World, intent: Json, code: str) -> Json:

@@ -13,7 +13,7 @@ from sandbox import api, forms
 from sandbox.errors import Json, Refused
 from sandbox.faults import Fault, Faults
 from sandbox.store import new_id
-from sandbox.world import World
+from sandbox.world import API_VERSION, World, must_be
 
 KEY_MAX = 255
 BROKEN: Json = {"error": {"type": "api_error", "message": "An unexpected error occurred (the sandbox was told so)."}}
@@ -36,6 +36,8 @@ class Service:
         try:
             headers = {name.title(): value for name, value in headers.items()}
             self._authenticate(headers.get("Authorization", ""))
+            version = headers.get("Stripe-Version", API_VERSION)
+            must_be(version == API_VERSION, f"Invalid Stripe API version: {version}; the sandbox speaks {API_VERSION}.")
             spec, handler, ids = api.find(method, path)
             params = forms.decode(body if method == "POST" else query)
             self.world.requests.append(
@@ -47,10 +49,11 @@ class Service:
             key = headers.get("Idempotency-Key", "") if method == "POST" else ""
             call = Call(self.world, spec, handler, ids, params, key)
             if not key:
-                return (*call.run(fault), {})
+                with trouble(fault):
+                    return (*call.run(fault), {})
             if len(key) > KEY_MAX:
                 raise Refused(f"Keys can be at most {KEY_MAX} characters", kind="idempotency_error")
-            with self._alone(key):
+            with self._alone(key), trouble(fault):
                 return self._once(call, fault, f"{method} {path} {sorted(_flat(params))}")
         except Refused as refused:
             return refused.status, refused.body, {}
@@ -77,6 +80,12 @@ class Service:
             )
         return saved[1], saved[2], {"Idempotent-Replayed": "true", "Stripe-Should-Retry": "false"}
 
+    def forget(self) -> None:
+        """Who is under way, and what is planned."""
+        self.faults.clear()
+        with self._lock:
+            self._under_way.clear()
+
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
         with self._lock:
@@ -95,6 +104,21 @@ class Service:
                 self._under_way.discard(key)
 
 
+@contextmanager
+def trouble(fault: Fault | None) -> Iterator[None]:
+    """What happens to the connection around a request."""
+    kind = fault.kind if fault else ""
+    if fault and kind in {"timeout", "slow"}:
+        time.sleep(fault.seconds)
+    if kind in {"timeout", "cut"}:
+        raise Cut
+    yield
+    if fault and kind == "timeout_after":
+        time.sleep(fault.seconds)
+    if kind in {"timeout_after", "cut_after"}:
+        raise Cut
+
+
 class Call:
     """The state changes and the answer is saved in one transaction; what is refused is not saved, a decline is."""
 
@@ -105,10 +129,6 @@ class Call:
 
     def run(self, fault: Fault | None, fingerprint: str = "") -> tuple[int, Json]:
         kind = fault.kind if fault else ""
-        if fault and kind in {"timeout", "slow"}:
-            time.sleep(fault.seconds)
-        if kind in {"timeout", "cut"}:
-            raise Cut
         store = self.world.store
         try:
             with store.transaction():
@@ -120,10 +140,6 @@ class Call:
                     store.save_answer(self.key, fingerprint, status, body)
         finally:
             self.world.idempotency_key = None
-        if fault and kind == "timeout_after":
-            time.sleep(fault.seconds)
-        if kind in {"timeout_after", "cut_after"}:
-            raise Cut
         return status, body
 
     def _apply(self) -> tuple[int, Json]:

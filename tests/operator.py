@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing import credit_lines, credits, grant_changes, notices, redemption
+from billing import credit_lines, credits, exchange, grant_changes, manual, notices, received, redemption
 from billing.models import (
     Alarm,
     Customer,
@@ -22,7 +22,10 @@ from billing.models import (
     InvoiceSeries,
     JobRun,
     Membership,
+    PayCurrency,
+    PaymentAccount,
     SpendLimit,
+    TopUp,
     WalletAdjustment,
 )
 from billing.models.spending import Span
@@ -156,7 +159,29 @@ def fill_credit(payer: Payer) -> None:
     redemption.redeem(customer_id=customer.pk, code=redemption.read_code(code), at=now)
     with redemption.counted(customer.pk, at=now):
         pass
+    fill_payments(payer)
     notices.announce(customer_id=customer.pk, kind="credit_expires", key="k", data={"days": 7}, at=now)
+
+
+def fill_payments(payer: Payer) -> None:
+    """A checkout that waits, a bank transfer, money that was refused; a currency with a rate, a payment account."""
+    now = datetime.now(UTC)
+    PayCurrency.objects.create(code="CNY", methods=["alipay"])
+    exchange.add_rate(
+        currency="CNY", per_usd=Decimal("7.2"), margin=Decimal("0.02"), effective_from=None, actor="olga", at=now
+    )
+    PaymentAccount.objects.create(customer=payer.customer, stripe_id="cus_stripe", is_sandbox=True, created_at=now)
+    asked: dict[str, Any] = {"customer": payer.customer, "amount": 10, "created_at": now, "is_sandbox": True}
+    TopUp.objects.create(**asked, origin="checkout", currency="CNY", pay_amount="73.44", rate="7.344", margin="0.02")
+    TopUp.objects.create(
+        **asked, origin="checkout", status="refused", currency="USD", pay_amount=9, error_code="other_amount"
+    )
+    received.record(
+        customer_id=payer.customer.pk,
+        payment=received.Payment("bank_transfer", Decimal(100), "CNY", "wire 7", now.date()),
+        person=manual.Person(None, "olga"),
+        at=now,
+    )
 
 
 def _add_price_import() -> None:

@@ -110,6 +110,13 @@ class StripeSandbox:
         """From the dashboard, without us."""
         return self._post(f"charges/{charge}/refund", {"amount": amount})
 
+    def late_balance(self, *, is_on: bool = True) -> None:
+        """From now on a charge has no balance transaction (and so no fee) until it is booked."""
+        self._post("late_balance", {"is_on": is_on})
+
+    def book(self, charge: str) -> Json:
+        return self._post(f"charges/{charge}/book")
+
     def settle_refund(self, refund: str, *, arrives: bool = True) -> Json:
         return self._post(f"refunds/{refund}/settle", {"arrives": arrives})
 
@@ -153,6 +160,12 @@ class StripeSandbox:
         """The API calls that came in: method, path, params, key."""
         return list(self._get("requests")["data"])
 
+    def misfit_requests(self) -> list[str]:
+        """What in the requests so far is not as the stripe package's typed parameters define it."""
+        from tests.stripe_params import faults  # not at the start of every test run: it loads much of the package
+
+        return [fault for each in self.requests() for fault in faults(each["method"], each["path"], each["params"])]
+
     def set_clock_ahead(self, seconds: int) -> None:
         self._post("clock", {"ahead_s": seconds})
 
@@ -191,9 +204,10 @@ def stripe_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeSa
 
 
 @pytest.fixture
-def stripe_sandbox(stripe_server: StripeSandbox, settings: Any) -> StripeSandbox:
-    """An empty Stripe account that the settings point at."""
+def stripe_sandbox(stripe_server: StripeSandbox, settings: Any) -> Iterator[StripeSandbox]:
+    """An empty Stripe account that the settings point at; at the end every request's parameters are held to account."""
     stripe_server.reset()
     for name, value in stripe_server.environment().items():
         setattr(settings, name, value)
-    return stripe_server
+    yield stripe_server
+    assert stripe_server.misfit_requests() == []

@@ -6,6 +6,7 @@ from billing.admin import (
     alarms,
     by_hand,
     codes,
+    currencies,
     customers,
     grants,
     invoices,
@@ -15,6 +16,7 @@ from billing.admin import (
     people,
     receipts,
     recharges,
+    top_ups,
     verified,
 )
 
@@ -22,6 +24,7 @@ __all__ = [
     "alarms",
     "by_hand",
     "codes",
+    "currencies",
     "customers",
     "grants",
     "invoices",
@@ -31,6 +34,7 @@ __all__ = [
     "people",
     "receipts",
     "recharges",
+    "top_ups",
     "verified",
 ]
 

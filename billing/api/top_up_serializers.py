@@ -3,10 +3,11 @@
 from decimal import Decimal
 from typing import Any
 
+from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.api.fields import Amount, AmountFromZero, Moment, NoUnknownFields
+from billing.api.fields import Amount, AmountFromZero, Moment, NoUnknownFields, Text
 from billing.exchange import USD
 from billing.models import Grant, TopUp
 from relayadmin import ids
@@ -23,8 +24,10 @@ _RATE = {"type": "string", "pattern": r"^\d+(\.\d+)?$", "example": "7.344", "des
 
 class NewTopUpSerializer(NoUnknownFields):
     amount = AmountFromZero(help_text="Credit in USD, whole cents.")
-    currency = serializers.RegexField(
-        r"\A[A-Z]{3}\Z", default=USD, help_text="What it is paid in; see GET /top-ups/options."
+    currency = Text(
+        default=USD,
+        validators=[RegexValidator(r"\A[A-Z]{3}\Z", 'must be a code such as "USD"')],
+        help_text="What it is paid in; see GET /top-ups/options.",
     )
     save_card = serializers.BooleanField(default=False, help_text="Keep the card, if it is paid by card.")
 
@@ -48,7 +51,7 @@ class TopUpSerializer(serializers.Serializer[Any]):
     method = serializers.SerializerMethodField(help_text="What it was paid with: card, alipay, wechat_pay.")
     method_detail = serializers.SerializerMethodField(help_text="Such as: visa •••• 4242.")
     reference = serializers.SerializerMethodField(help_text="Of a bank transfer or cash.")
-    refunded = serializers.SerializerMethodField()
+    refunded = serializers.SerializerMethodField(help_text="What of it went back, or is on its way back.")
     grant = serializers.SerializerMethodField(help_text="gr_…: the credit that it became.")
     error_code = serializers.SerializerMethodField(help_text="Why it was not paid, or the last try was not.")
     error_message = serializers.SerializerMethodField()
@@ -81,7 +84,7 @@ class TopUpSerializer(serializers.Serializer[Any]):
     def get_reference(self, row: TopUp) -> str | None:
         return row.reference or None
 
-    @extend_schema_field({**_PAY_AMOUNT, "description": "What of it went back, or is on its way back, USD."})
+    @extend_schema_field(Amount)
     def get_refunded(self, row: TopUp) -> str:
         return Amount().to_representation(getattr(row, "refunded", None) or Decimal(0))
 
