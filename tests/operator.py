@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing import credit_lines, credits, exchange, grant_changes, manual, notices, received, redemption
+from billing import credit_lines, credits, exchange, grant_changes, manual, notices, receipts, received, redemption
 from billing.models import (
     Alarm,
     Customer,
@@ -24,6 +24,8 @@ from billing.models import (
     Membership,
     PayCurrency,
     PaymentAccount,
+    PaymentMethod,
+    Recharge,
     SpendLimit,
     TopUp,
     WalletAdjustment,
@@ -181,6 +183,39 @@ def fill_payments(payer: Payer) -> None:
         payment=received.Payment("bank_transfer", Decimal(100), "CNY", "wire 7", now.date()),
         person=manual.Person(None, "olga"),
         at=now,
+    )
+    receipts.issue_missing(at=now)
+    _fill_recharge(payer, now)
+
+
+def _fill_recharge(payer: Payer, now: datetime) -> None:
+    """A saved card, a removed one, and a rule whose charge the bank did not let pass without the customer."""
+    card = {"customer": payer.customer, "type": "card", "brand": "visa", "exp_month": 8, "exp_year": 2034}
+    PaymentMethod.objects.create(**card, stripe_id="pm_1", last4="1111", created_at=now, removed_at=now)
+    method = PaymentMethod.objects.create(**card, stripe_id="pm_2", last4="4242", created_at=now, is_default=True)
+    failed = TopUp.objects.create(
+        customer=payer.customer,
+        origin="recharge",
+        status="failed",
+        amount=50,
+        currency="USD",
+        pay_amount=50,
+        saved_method=method,
+        error_code="authentication_required",
+        error_message="This transaction requires authentication.",
+        created_at=now,
+    )
+    Recharge.objects.create(
+        customer=payer.customer,
+        is_on=True,
+        threshold=100,
+        amount=50,
+        monthly_cap=500,
+        method=method,
+        waits_for=failed,
+        judged_through=failed.pk,
+        created_at=now,
+        updated_at=now,
     )
 
 
