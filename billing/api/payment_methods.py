@@ -95,6 +95,7 @@ class DefaultView(CustomerView):
 class PaymentMethodView(CustomerView):
     http_method_names = ["delete"]
     write_scope = "pay"
+    stays_open = ("DELETE",)
 
     @extend_schema(
         operation_id="removePaymentMethod", tags=["payments"], responses=answers(None, 404, 502, 503, status=204)

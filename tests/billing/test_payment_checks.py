@@ -74,7 +74,8 @@ TAMPERINGS = {
         ["credited for top_"],
     ),
     "top-up from another account": (
-        "UPDATE billing_topup SET origin = 'cash' WHERE id = (SELECT min(id) FROM billing_topup WHERE customer_id = {c})",
+        "UPDATE billing_topup SET origin = 'cash'"
+        " WHERE id = (SELECT min(id) FROM billing_topup WHERE customer_id = {c})",
         ["received in cash for top_"],
     ),
     "refund of another amount": (
