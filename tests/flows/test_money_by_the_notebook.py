@@ -34,6 +34,7 @@ def _two_people(committed: None) -> Iterator[None]:
     OperatorSettings.objects.update(second_person_above=None)
 
 
+@pytest.mark.timeout(900)  # half a minute by itself, minutes where other programs have the processors
 def test_whatever_happens_the_money_is_what_the_notebook_says() -> None:
     run_state_machine_as_test(WholeStory, settings=STORIES)
 
