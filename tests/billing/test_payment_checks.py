@@ -74,7 +74,8 @@ TAMPERINGS = {
         ["credited for top_"],
     ),
     "top-up from another account": (
-        "UPDATE billing_topup SET origin = 'cash' WHERE id = (SELECT min(id) FROM billing_topup WHERE customer_id = {c})",
+        "UPDATE billing_topup SET origin = 'cash'"
+        " WHERE id = (SELECT min(id) FROM billing_topup WHERE customer_id = {c})",
         ["received in cash for top_"],
     ),
     "refund of another amount": (
@@ -94,7 +95,11 @@ TAMPERINGS = {
         f"UPDATE billing_grantuse SET amount = amount - 1 WHERE customer_id = {{c}} AND transfer_id IN ({OF_REFUND})",
         ["used of grants by ref_", "used of grants by tr_", "left of gr_"],
     ),
-    "refund gone": ("DELETE FROM billing_refund WHERE customer_id = {c} AND status = 'pending'", ["refunds pending"]),
+    "refund gone": (
+        "UPDATE billing_stripetransaction SET refund_id = NULL;"
+        "DELETE FROM billing_refund WHERE customer_id = {c} AND status = 'pending'",
+        ["refunds pending"],
+    ),
     "dispute that took more": (
         "UPDATE billing_dispute SET taken = taken + 1 WHERE customer_id = {c}",
         ["taken by d", "used of grants by d", "disputes"],
