@@ -19,7 +19,13 @@ from billing.models import ExchangeRate, PayCurrency, PaymentAccount, TopUp
 
 OFFER_TONES = {"offered": "success", "no rate yet": "warning", "not offered": ""}
 RATE_TONES = {"holds now": "success", "later": "info", "past": ""}
+MODE_TONES = {"real": "success", "trial": "info"}
 ROWS = 20
+
+
+def mode_of(row: PaymentAccount | TopUp) -> str:
+    """Whether it is about real money: not in the sandbox, and not in the provider's test mode."""
+    return "trial" if row.is_sandbox else "real"
 
 
 def rate_text(row: ExchangeRate | None) -> str:
@@ -191,6 +197,6 @@ class PaymentAccountAdmin(CustomerColumn, ReadOnlyAdmin):
             )
         ]
 
-    @display(description="Mode", label={"real money": "success", "sandbox or test": "info"})
+    @display(description="Mode", label=MODE_TONES)
     def mode(self, obj: PaymentAccount) -> str:
-        return "sandbox or test" if obj.is_sandbox else "real money"
+        return mode_of(obj)

@@ -15,6 +15,7 @@ from billing.admin import html
 from billing.admin.account_actions import person_of, sentence, who
 from billing.admin.account_forms import NoteForm
 from billing.admin.base import Figure, Panel, Question, WorkAdmin, see_other
+from billing.admin.currencies import MODE_TONES, mode_of
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedFromForm, SettledForm, received_text, record_received
@@ -50,8 +51,7 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
         "status_badge",
         "credit_amount",
         "paid_in",
-        "origin_name",
-        "paid_with",
+        "way",
         "mode_badge",
         "created_at",
     )
@@ -79,10 +79,11 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
         ("reference", "received_on"),
         ("asked_by", "decided_by"),
         ("created_at", "expires_at"),
-        ("paid_at", "look_at"),
+        ("paid_at", "asked_next"),
         "trouble",
-        ("session_id", "payment_intent_id"),
-        ("charge_id", "mode_badge"),
+        ("payment_intent_id", "charge_id"),
+        "session_id",
+        ("page_link", "mode_badge"),
     )
 
     def has_record_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
@@ -232,7 +233,7 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [
             Figure("Credit", amount_text(obj.amount), "USD"),
-            Figure("Paid", currency_text(obj.pay_amount, obj.currency), obj.currency),
+            Figure("Price", currency_text(obj.pay_amount, obj.currency), obj.currency),
             Figure(
                 "Status",
                 obj.get_status_display().partition(":")[0],
@@ -264,9 +265,23 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
     def paid_with(self, obj: TopUp) -> str:
         return html.NOTHING if obj.origin in BY_HAND else obj.method_detail or obj.method or html.NOTHING
 
-    @display(description="Mode", label={"real money": "success", "sandbox or test": "info"})
+    @display(description="How")
+    def way(self, obj: TopUp) -> str:
+        below = obj.reference if obj.origin in BY_HAND else obj.method_detail or obj.method
+        return html.lines(obj.get_origin_display(), below, is_wrapped=False)
+
+    @display(description="Asked about next")
+    def asked_next(self, obj: TopUp) -> str:
+        return html.moment(obj.look_at)
+
+    @display(description="Payment page")
+    def page_link(self, obj: TopUp) -> str:
+        is_open = obj.checkout_url and obj.status == Status.PENDING
+        return html.link(obj.checkout_url, "What the customer pays on") if is_open else html.NOTHING
+
+    @display(description="Mode", label=MODE_TONES)
     def mode_badge(self, obj: TopUp) -> str:
-        return "sandbox or test" if obj.is_sandbox else "real money"
+        return mode_of(obj)
 
     @display(description="Rate")
     def rate_text(self, obj: TopUp) -> str:

@@ -161,6 +161,7 @@ class TopUp(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "top-up"
         permissions = (("record_payment", "Can record bank transfers and cash, and decide on them"),)
         indexes = (
             models.Index(fields=["customer", "-id"], name="top_ups_of_customer"),
