@@ -49,6 +49,13 @@ def payments_return(request: HttpRequest) -> HttpResponse:
     return _no_store(render(request, "payments/return.html", context))
 
 
+@require_safe
+def card_return(request: HttpRequest) -> HttpResponse:
+    """Back from the page to save a card on: what became of it is read by the webhook, or by the sweep a bit later."""
+    context = {"operator": _operator(), "card": "saved" if "saved" in request.GET else "left"}
+    return _no_store(render(request, "payments/return.html", context))
+
+
 def _named(request: HttpRequest) -> TopUp | None:
     session_id, public_id = request.GET.get("session_id", ""), request.GET.get("canceled", "")
     if "\x00" in session_id + public_id:

@@ -8,14 +8,20 @@ from billing.admin import (
     codes,
     currencies,
     customers,
+    disputes,
     grants,
     invoices,
     ledger,
     notices,
     operation,
     people,
+    receipts,
+    recharges,
+    reconciliation,
+    refunds,
     top_ups,
     verified,
+    webhook_events,
 )
 
 __all__ = [
@@ -24,14 +30,20 @@ __all__ = [
     "codes",
     "currencies",
     "customers",
+    "disputes",
     "grants",
     "invoices",
     "ledger",
     "notices",
     "operation",
     "people",
+    "receipts",
+    "recharges",
+    "reconciliation",
+    "refunds",
     "top_ups",
     "verified",
+    "webhook_events",
 ]
 
 admin.site.index_title = "Home"

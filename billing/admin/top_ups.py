@@ -19,6 +19,7 @@ from billing.admin.currencies import MODE_TONES, mode_of
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedFromForm, SettledForm, received_text, record_received
+from billing.admin.refunding import TopUpRefunds
 from billing.manual import AlreadyDecided, SamePerson
 from billing.models import Dispute, Grant, Refund, TopUp, Transfer
 from billing.top_up_states import BY_HAND
@@ -42,7 +43,7 @@ def pay_text(row: TopUp) -> str:
 
 
 @admin.register(TopUp)
-class TopUpAdmin(CustomerColumn, WorkAdmin):
+class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
     empty_text = "Nothing was paid in yet. “Record a payment” records a bank transfer or cash."
     list_display = (
         "public_id",
@@ -68,7 +69,7 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
     )
     search_help_text = "top_…, cs_…, pi_…, ch_… or cus_… id, a bank transfer's number, or a customer's name"
     actions_list = ("record_payment",)
-    actions_detail = ("approve", "reject", "look", "judge_again", "settle")
+    actions_detail = ("approve", "reject", "refund", "look", "judge_again", "settle")
     fields = (
         ("public_id", "customer_link"),
         ("status_badge", "origin_name"),
@@ -314,10 +315,14 @@ def _possible(row: TopUp, request: HttpRequest) -> set[str]:
     """The actions that make sense for a top-up as it is."""
     if row.origin in BY_HAND:
         is_own = row.asked_by_user_id is not None and row.asked_by_user_id == request.user.pk
+        if row.status == Status.PAID:
+            return {"refund"}
         return set() if row.status != Status.WAITING else {"reject"} if is_own else {"approve", "reject"}
     if row.status == Status.REFUSED:
         return set() if row.decided_by else {"judge_again", "settle"}
-    return {"look"} if row.status in {Status.PENDING, Status.PROCESSING, Status.PAID} else set()
+    if row.status == Status.PAID:
+        return {"look", "refund"}
+    return {"look"} if row.status in {Status.PENDING, Status.PROCESSING} else set()
 
 
 def _movements(row: TopUp) -> Panel:

@@ -15,6 +15,9 @@ from billing.models.payments import (
     TopUp,
     WebhookEvent,
 )
+from billing.models.receipts import Receipt
+from billing.models.recharge import PaymentMethod, Recharge
+from billing.models.reconciliation import StripeDifference, StripeTransaction
 from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.spending import SpendCounter, SpendLimit
 from billing.models.verification import VerifiedWallet
@@ -43,12 +46,17 @@ __all__ = [
     "OperatorSettings",
     "PayCurrency",
     "PaymentAccount",
+    "PaymentMethod",
+    "Receipt",
+    "Recharge",
     "RedemptionCode",
     "RedemptionGuesses",
     "Refund",
     "ScheduledGrant",
     "SpendCounter",
     "SpendLimit",
+    "StripeDifference",
+    "StripeTransaction",
     "TopUp",
     "Transfer",
     "VerifiedWallet",

@@ -21,7 +21,10 @@ def default_presets() -> list[str]:
 class OperatorSettings(models.Model):
     """What the operator sets in the admin: one row."""
 
-    name = models.CharField(max_length=200, default="relayadmin", help_text="Stands on invoices.")
+    name = models.CharField(max_length=200, default="relayadmin", help_text="Stands on invoices and receipts.")
+    address = models.TextField(blank=True, max_length=500, help_text="Stands on receipts, line by line.")
+    tax_number = models.CharField(max_length=60, blank=True, help_text="Stands on receipts, as you write it.")
+    email = models.EmailField(blank=True, help_text="Where customers ask about a payment; stands on receipts.")
     timezone = models.CharField(
         max_length=64,
         default="UTC",
@@ -74,6 +77,9 @@ class OperatorSettings(models.Model):
         db_default=90,
         help_text="How many days after the top-up the bonus expires; 0: never.",
         validators=[MaxValueValidator(36_500)],
+    )
+    offers_recharge = models.BooleanField(
+        default=True, db_default=True, help_text="Customers may have their wallet recharged from a saved card."
     )
     suspends_on_dispute = models.BooleanField(
         default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."

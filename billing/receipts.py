@@ -1,0 +1,204 @@
+"""Receipts: one for each paid top-up, frozen, with numbers that have no gaps.
+
+They are made after the money is credited, by a job or by whoever asks first: the series' lock is held while a number is
+given out, and crediting must not queue for it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from django.db.models import QuerySet
+
+from billing.models import Customer, OperatorSettings, Receipt, TopUp
+from relayadmin.db import in_transaction, server_cursor
+from relayadmin.money import currency_decimals
+
+# Test payments have numbers of their own: they would be gaps among those that count.
+SERIES, SANDBOX_SERIES = "RCP", "TEST"
+# Where the frequent job looks; the daily one looks everywhere.
+RECENT = timedelta(days=2)
+BATCH = 200
+_METHODS = {"card": "Card", "alipay": "Alipay", "wechat_pay": "WeChat Pay"}
+
+
+class NotPaid(Exception):
+    """The top-up is not paid, so there is no receipt for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Supplier or customer as a receipt shows them; what is not known is empty."""
+
+    name: str
+    email: str
+    address: str = ""
+    tax_number: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What stands on a receipt, as text: the same in the PDF and in the API.
+
+    `paid` is in `currency`, `credited` in USD, `rate` in units of the currency for 1 USD. Days are the operator's.
+    """
+
+    id: str
+    number: str
+    top_up: str
+    issued_at: datetime
+    paid_at: datetime
+    issued_on: str
+    paid_on: str
+    timezone: str
+    supplier: Party
+    customer: Party
+    paid_with: str
+    reference: str
+    currency: str
+    paid: str
+    credited: str
+    rate: str
+    is_sandbox: bool
+
+
+def issue_missing(*, at: datetime, since: datetime | None = None) -> int:
+    """Make the receipts of top-ups that were paid and have none, the first paid first; returns how many.
+
+    Only of those paid since a moment, if one is given. Any number may run at once: they take turns.
+    """
+    made = 0
+    while batch := in_transaction(lambda: _issue(_without(since)[:BATCH], at)):
+        made += len(batch)
+    return made
+
+
+def of(top_up: TopUp, *, at: datetime) -> Receipt:
+    """The receipt of a paid top-up, made now if the job has not been there yet. Raises NotPaid."""
+    if top_up.status != TopUp.Status.PAID:
+        raise NotPaid(f"{top_up.public_id} is {top_up.status}; there is a receipt once it is paid")
+    found = Receipt.objects.select_related("customer", "top_up").filter(top_up_id=top_up.pk).first()
+    if found is None:
+        in_transaction(lambda: _issue(_without(None).filter(pk=top_up.pk), at))
+        found = Receipt.objects.select_related("customer", "top_up").get(top_up_id=top_up.pk)
+    return found
+
+
+def _without(since: datetime | None) -> QuerySet[TopUp]:
+    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__isnull=False, receipt=None)
+    if since is not None:
+        paid = paid.filter(paid_at__gte=since)
+    return paid.select_related("customer").order_by("paid_at", "pk")
+
+
+def _issue(wanted: QuerySet[TopUp], at: datetime) -> list[Receipt]:
+    """Make receipts in one transaction; the series are locked before anybody looks which are missing."""
+    supplier = OperatorSettings.objects.get(pk=1)
+    year = at.astimezone(ZoneInfo(supplier.timezone)).year
+    last = {series: _lock_series(series, year) for series in sorted((SERIES, SANDBOX_SERIES))}
+    rows = []
+    for top_up in wanted:
+        series = SANDBOX_SERIES if top_up.is_sandbox else SERIES
+        last[series] += 1
+        rows.append(_receipt(top_up, supplier, series, year, last[series], at))
+    if rows:
+        Receipt.objects.bulk_create(rows)
+        for series, number in last.items():
+            _save_last(series, year, number)
+    return rows
+
+
+def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, sequence: int, at: datetime) -> Receipt:
+    customer: Customer = top_up.customer
+    assert top_up.paid_at is not None
+    return Receipt(
+        customer=customer,
+        top_up=top_up,
+        series=series,
+        year=year,
+        sequence=sequence,
+        number=f"{series}-{year}-{sequence:06d}",
+        issued_at=at,
+        paid_at=top_up.paid_at,
+        timezone=supplier.timezone,
+        supplier_name=supplier.name,
+        supplier_address=supplier.address,
+        supplier_tax_number=supplier.tax_number,
+        supplier_email=supplier.email,
+        customer_name=customer.name,
+        customer_email=customer.email,
+        origin=top_up.origin,
+        method=top_up.method,
+        method_detail=top_up.method_detail,
+        reference=top_up.reference,
+        currency=top_up.currency,
+        pay_amount=top_up.pay_amount,
+        amount=top_up.amount,
+        rate=top_up.rate,
+        is_sandbox=top_up.is_sandbox,
+    )
+
+
+def _lock_series(series: str, year: int) -> int:
+    """Lock the year's series for the rest of the transaction; the last number given out in it."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_invoiceseries AS s (series, year, last_number) VALUES (%s, %s, 0)"
+            " ON CONFLICT (series, year) DO UPDATE SET last_number = s.last_number RETURNING last_number",
+            [series, year],
+        )
+        row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _save_last(series: str, year: int, number: int) -> None:
+    with server_cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_invoiceseries SET last_number = %s WHERE series = %s AND year = %s", [number, series, year]
+        )
+
+
+def figures(receipt: Receipt) -> Figures:
+    """What stands on a receipt, as text."""
+    zone = ZoneInfo(receipt.timezone)
+    return Figures(
+        id=receipt.public_id,
+        number=receipt.number,
+        top_up=receipt.top_up.public_id,
+        issued_at=receipt.issued_at,
+        paid_at=receipt.paid_at,
+        issued_on=f"{receipt.issued_at.astimezone(zone):%Y-%m-%d}",
+        paid_on=f"{receipt.paid_at.astimezone(zone):%Y-%m-%d}",
+        timezone=receipt.timezone,
+        supplier=Party(
+            name=receipt.supplier_name,
+            email=receipt.supplier_email,
+            address=receipt.supplier_address,
+            tax_number=receipt.supplier_tax_number,
+        ),
+        customer=Party(name=receipt.customer_name, email=receipt.customer_email, id=receipt.customer.public_id),
+        paid_with=_paid_with(receipt),
+        reference=receipt.reference,
+        currency=receipt.currency,
+        paid=_text(receipt.pay_amount, receipt.currency),
+        credited=_text(receipt.amount, "USD"),
+        rate=f"{receipt.rate.normalize():f}",
+        is_sandbox=receipt.is_sandbox,
+    )
+
+
+def _paid_with(receipt: Receipt) -> str:
+    if not receipt.method:
+        return str(TopUp.Origin(receipt.origin).label)
+    method = _METHODS.get(receipt.method, receipt.method)
+    return f"{method}, {receipt.method_detail}" if receipt.method_detail else method
+
+
+def _text(amount: Decimal, currency: str) -> str:
+    """An amount with its currency's decimals: "72.50", "1500" (JPY); with more where it has more."""
+    whole, _, fraction = f"{amount:f}".partition(".")
+    fraction = fraction.rstrip("0").ljust(currency_decimals(currency), "0")
+    return f"{whole}.{fraction}" if fraction else whole
