@@ -148,7 +148,7 @@ def succeed(row: Refund, cash: Account, *, at: datetime) -> str:
 def _is_all_back(top_up: TopUp) -> bool:
     """Whether all of a top-up has been refunded."""
     done = Refund.objects.filter(top_up=top_up, status=Status.SUCCEEDED).values_list("amount", flat=True)
-    return total(list(done)) == top_up.amount
+    return bool(total(list(done)) == top_up.amount)
 
 
 def fail(row: Refund, why: str, *, at: datetime) -> str:
