@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, InvalidOper
 from billing import burning, credits, ledger, top_up_bonus
 from billing.models import Account, Dispute, Grant, GrantUse, Refund, TopUp, Transfer
 from relayadmin.db import server_cursor, text_array
-from relayadmin.money import EXACT, ZERO, currency_decimals, total
+from relayadmin.money import EXACT, ZERO, currency_decimals, payable_decimals, total
 
 # Credit that comes back after its own expiry can be used at least this long.
 TIME_AGAIN = timedelta(days=30)
@@ -54,7 +54,7 @@ def pay_of(top_up: TopUp, amount: Decimal, gone: Gone) -> Decimal:
     rest = max(ZERO, EXACT.subtract(top_up.pay_amount, gone.pay))
     if amount == EXACT.subtract(top_up.amount, gone.amount):
         return rest
-    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, currency_decimals(top_up.currency)))
+    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, payable_decimals(top_up.currency)))
 
 
 def credit_of(top_up: TopUp, pay: Decimal, gone: Gone) -> Decimal:
