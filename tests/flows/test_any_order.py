@@ -73,7 +73,7 @@ def in_cents(found: Books) -> dict[str, int]:
 @pytest.mark.django_db
 @pytest.mark.parametrize("story", STORIES)
 class TestAnyOrder:
-    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_any_multiset_of_deliveries_in_any_order_ends_in_the_same_ledger(
         self, story: str, stripe_sandbox: StripeSandbox, data: st.DataObject
@@ -189,7 +189,7 @@ class TestKilled:
             assert_right(payer)
             return taken
 
-        self._at_many(run, deaths=30)
+        self._at_many(run, deaths=14)
 
     def test_a_webhook_is_worked_off_once_whoever_dies(self, stripe_sandbox: StripeSandbox) -> None:
         def run(die_at: int) -> int:
@@ -209,4 +209,4 @@ class TestKilled:
             assert_right(payer)
             return taken
 
-        self._at_many(run, deaths=20)
+        self._at_many(run, deaths=8)
