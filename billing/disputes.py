@@ -100,6 +100,7 @@ def _move(row: Dispute, top_up: TopUp, dispute: Disputed, *, at: datetime) -> li
             )
         row.movements += 1
     row.save(update_fields=["movements", "taken", "unpaid", "returned"])
+    money_back.take_bonus_back(top_up, at=at)
     return [text for text in done if text]
 
 

@@ -139,6 +139,8 @@ def succeed(row: Refund, cash: Account, *, at: datetime) -> str:
     ledger.post([posting], wallets=ledger.lock_wallets([row.customer_id]), at=at)
     row.status, row.ended_at, row.look_at, row.failure = Status.SUCCEEDED, at, None, ""
     row.save(update_fields=["status", "ended_at", "look_at", "failure", "ended_by", "reference"])
+    if row.top_up is not None:
+        money_back.take_bonus_back(row.top_up, at=at)
     _tell(row, "refund_paid", at=at)
     return f"{row.public_id} succeeded"
 

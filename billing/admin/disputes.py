@@ -72,11 +72,11 @@ class DisputeAdmin(CustomerColumn, TopUpColumn, ReadOnlyAdmin):
     search_help_text = "dp_…, ch_… or top_… id, customer's name or cus_… id"
     sortable_by = ("created_at", "evidence_due_by")
     fields = (
-        ("stripe_link", "customer_link", "top_up_link"),
+        ("stripe_link", "customer_link"),
         ("status_badge", "reason"),
         ("disputed_amount", "evidence_due_by"),
-        ("taken_amount", "returned_amount", "unpaid_amount"),
-        ("created_at", "ended_at", "look_at"),
+        ("top_up_link", "look_at"),
+        ("created_at", "ended_at"),
     )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
@@ -107,11 +107,7 @@ class DisputeAdmin(CustomerColumn, TopUpColumn, ReadOnlyAdmin):
     def returned_amount(self, obj: Dispute) -> str:
         return html.amount(obj.returned)
 
-    @display(description="Became debt (USD)")
-    def unpaid_amount(self, obj: Dispute) -> str:
-        return html.amount(obj.unpaid)
-
-    @display(description="At Stripe: evidence is sent there")
+    @display(description="Send evidence at Stripe")
     def stripe_link(self, obj: Dispute) -> str:
         return at_stripe("disputes", obj.stripe_id)
 

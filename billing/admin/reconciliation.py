@@ -48,7 +48,6 @@ class StripeTransactionAdmin(ReadOnlyAdmin):
         "category",
         "gross",
         "kept",
-        "arrives",
         "belongs_to",
         "booked_badge",
         "occurred_at",
@@ -59,12 +58,14 @@ class StripeTransactionAdmin(ReadOnlyAdmin):
     search_help_text = "txn_…, ch_…, re_… or dp_… id, or a top-up's or refund's"
     sortable_by = ("occurred_at",)
     fields = (
-        ("stripe_link", "type", "category"),
-        ("gross", "kept", "arrives"),
-        ("exchange_rate", "expected_amount", "net_usd_amount"),
-        ("source", "belongs_to", "description"),
-        ("occurred_at", "available_on", "booked_at"),
-        "transfer_link",
+        ("stripe_link", "belongs_to"),
+        ("type", "category"),
+        ("gross", "kept"),
+        ("arrives", "exchange_rate"),
+        ("expected_amount", "net_usd_amount"),
+        ("source", "description"),
+        ("occurred_at", "available_on"),
+        ("booked_at", "transfer_link"),
     )
 
     @display(description="Amount")
@@ -149,9 +150,12 @@ class StripeDifferenceAdmin(ReadOnlyAdmin):
     fields = (
         "message",
         "advice",
-        ("kind", "subject", "how_much"),
-        ("state_badge", "first_seen", "last_seen", "resolved_at"),
-        ("note", "explained_by", "explained_at"),
+        ("kind", "state_badge"),
+        ("subject", "how_much"),
+        ("first_seen", "last_seen"),
+        "note",
+        ("explained_by", "explained_at"),
+        "resolved_at",
     )
 
     def has_explain_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -8,12 +8,13 @@ from django.core.validators import RegexValidator
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import action
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import refunds
 from billing.accounts import InvalidChange
 from billing.admin import html
 from billing.admin.account_actions import AccountActions, Act, sentence, who
-from billing.admin.account_forms import KeyedForm, ReasonForm
+from billing.admin.account_forms import KeyedForm
 from billing.admin.base import OperatorAdmin, see_other
 from billing.admin.forms import AmountFormField
 from billing.models import Refund, TopUp
@@ -26,12 +27,14 @@ HINT = (
 )
 
 
-class RefundForm(ReasonForm):
+class RefundForm(forms.Form):
     amount = AmountFormField(
         label="Amount (USD)", max_length=40, required=False, help_text="In whole cents; empty: all that can go back."
     )
+    reason = forms.CharField(
+        max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Stands on the customer's statement."
+    )
     key = forms.CharField(widget=forms.HiddenInput, validators=[RegexValidator(r"\A[A-Za-z0-9_-]{16,64}\Z")])
-    field_order = ("amount", "reason", "key")
 
 
 def ask(request: HttpRequest, customer_id: int, form: RefundForm, *, top_up_id: int | None = None) -> str:

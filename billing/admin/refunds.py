@@ -59,7 +59,6 @@ class RefundAdmin(CustomerColumn, TopUpColumn, ReadOnlyAdmin):
         "status_badge",
         "taken_amount",
         "goes_back",
-        "origin",
         "what_waits",
         "created_at",
     )
@@ -78,12 +77,15 @@ class RefundAdmin(CustomerColumn, TopUpColumn, ReadOnlyAdmin):
     actions_detail = ("pay_out", "give_up", "ask_now")
     fields = (
         ("public_id", "customer_link"),
-        ("top_up_link", "grant_link", "transfer_link"),
+        ("top_up_link", "grant_link"),
         ("status_badge", "origin"),
-        ("taken_amount", "goes_back", "unpaid_amount"),
-        ("reason", "actor", "created_at"),
-        ("reference", "ended_by", "ended_at"),
-        ("stripe_link", "attempts", "look_at"),
+        ("taken_amount", "goes_back"),
+        ("unpaid_amount", "transfer_link"),
+        ("actor", "created_at"),
+        "reason",
+        ("stripe_link", "look_at"),
+        ("reference", "attempts"),
+        ("ended_by", "ended_at"),
         "failure",
     )
 

@@ -20,6 +20,7 @@ from billing.models import WebhookEvent
 from billing.tasks import work_off_webhook
 
 EVENT_TONES = {"new": "info", "done": "success", "nothing for us": "", "failed": "danger"}
+SHORT = 30
 PAYLOAD = "billing.see_webhook_payload"
 # With it a payment could be completed by whoever reads it.
 _CLIENT_SECRET = re.compile(r'("client_secret"\s*:\s*")[^"]*"')
@@ -29,11 +30,10 @@ _CLIENT_SECRET = re.compile(r'("client_secret"\s*:\s*")[^"]*"')
 class WebhookEventAdmin(WorkAdmin):
     empty_text = "No webhook has come yet. Docs/payments.md says how to have Stripe send them."
     list_display = (
-        "event_id",
         "type",
         "status_badge",
-        "object_id",
         "what_was_done",
+        "short_object_id",
         "attempts",
         "received_at",
     )
@@ -90,6 +90,10 @@ class WebhookEventAdmin(WorkAdmin):
     @display(description="Status", label=EVENT_TONES)
     def status_badge(self, obj: WebhookEvent) -> str:
         return str(obj.get_status_display()).lower()
+
+    @display(description="About")
+    def short_object_id(self, obj: WebhookEvent) -> str:
+        return obj.object_id if len(obj.object_id) <= SHORT else f"{obj.object_id[:SHORT]}…"
 
     @display(description="What was done")
     def what_was_done(self, obj: WebhookEvent) -> str:

@@ -267,6 +267,11 @@ def test_the_limits_are_settings_and_never_below_zero(operator: Client) -> None:
         "waiting_alarm_count": "100",
         "waiting_alarm_minutes": "60",
         "paid_credit_days": "365",
+        "top_up_minimum": "5",
+        "top_up_maximum": "10000",
+        "top_up_presets": "10.00",
+        "first_bonus_percent": "0",
+        "first_bonus_days": "90",
     }
     assert "must not be below zero" in text_of(operator.post(address, {**form, "suspend_debt_above": "-1"}))
     assert operator.post(address, {**form, "second_person_above": "250", "suspend_debt_above": "0"}).status_code == 302

@@ -95,7 +95,11 @@ TAMPERINGS = {
         f"UPDATE billing_grantuse SET amount = amount - 1 WHERE customer_id = {{c}} AND transfer_id IN ({OF_REFUND})",
         ["used of grants by ref_", "used of grants by tr_", "left of gr_"],
     ),
-    "refund gone": ("DELETE FROM billing_refund WHERE customer_id = {c} AND status = 'pending'", ["refunds pending"]),
+    "refund gone": (
+        "UPDATE billing_stripetransaction SET refund_id = NULL;"
+        "DELETE FROM billing_refund WHERE customer_id = {c} AND status = 'pending'",
+        ["refunds pending"],
+    ),
     "dispute that took more": (
         "UPDATE billing_dispute SET taken = taken + 1 WHERE customer_id = {c}",
         ["taken by d", "used of grants by d", "disputes"],

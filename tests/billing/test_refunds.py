@@ -8,6 +8,7 @@ import pytest
 from billing import closing, credits, refunds, top_up_states
 from billing.models import Account, ExchangeRate, Grant, Notice, OperatorSettings, PayCurrency, Refund, TopUp
 from tests.billing.hands import charge
+from tests.paying import add_currency
 from tests.payments import (
     assert_right,
     books,
@@ -413,3 +414,50 @@ class TestClosing:
             "an old wire",
         )
         assert_right(payer)
+
+
+class TestBonus:
+    """What was given with a first top-up goes with it."""
+
+    @pytest.fixture(autouse=True)
+    def _ten_per_cent(self, db: None) -> None:
+        OperatorSettings.objects.update(first_bonus_percent=Decimal(10))
+
+    def test_it_is_taken_back_when_all_of_the_payment_was_refunded(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        top_up(stripe_sandbox, payer)
+        assert payer.balance == 11
+        refund(payer, "4.00", key="a part")
+        send_all(payer)
+        assert payer.balance == 7
+        refund(payer, None, key="the rest")
+        assert payer.balance == 1, "not before it has gone through"
+        send_all(payer)
+        assert payer.balance == 0
+        assert_right(payer)
+
+    def test_a_dispute_takes_what_is_left_of_it(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        stripe_sandbox.deliveries()
+        stripe_sandbox.dispute(charge_of(row))
+        receive(stripe_sandbox.deliveries())
+        assert payer.balance == 0
+        assert_right(payer)
+
+
+@pytest.mark.parametrize(
+    ("currency", "per_usd", "parts"), [("JPY", "151.25", (504, 1009)), ("KWD", "0.3075", (1030, 2050))]
+)
+def test_a_part_goes_back_in_what_the_currency_can_pay_and_the_rest_is_the_rest(
+    stripe_sandbox: StripeSandbox, currency: str, per_usd: str, parts: tuple[int, int]
+) -> None:
+    add_currency(currency, per_usd)
+    payer = make_poor()
+    top_up(stripe_sandbox, payer, currency=currency)
+    for number, amount in enumerate(("3.33", "6.67")):
+        refund(payer, amount, key=str(number))
+        send_all(payer)
+    sent = [one["params"]["amount"] for one in stripe_sandbox.requests() if one["path"] == "/v1/refunds"]
+    assert tuple(sent) == parts
+    assert (payer.balance, set(Refund.objects.values_list("status", flat=True))) == (0, {"succeeded"})

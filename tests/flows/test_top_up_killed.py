@@ -127,9 +127,9 @@ def test_the_steps_are_met(payer: Payer, stripe_sandbox: StripeSandbox, monkeypa
     for step in STEPS:
         if step.is_after:
             continue
+        row = start(make_payer(credit="0"))
         with monkeypatch.context() as patch:
             patch.setattr(step.owner, step.name, deadly(step, getattr(step.owner, step.name)))
-            row = start(make_payer(credit="0"))
             try:
                 go_on(row.pk, stripe_sandbox, 1)
             except Killed:
