@@ -6,17 +6,21 @@ from typing import Any
 from celery import shared_task
 
 from billing import (
+    disputes,
     expiry,
     holds,
     idempotent_answers,
     jobs,
     receipts,
     recharge,
+    refunds,
     saved_methods,
     scheduled_grants,
     spending,
+    stripe_reconciliation,
     suspension,
     top_ups,
+    webhook_events,
 )
 
 EXPIRY_ROUNDS_MAX = 1_000
@@ -180,3 +184,62 @@ def remove_old_spend_counters() -> dict[str, Any] | None:
             outcome.result = {"removed": before + removed}
 
     return jobs.run_alone("billing.remove_old_spend_counters", work, at=at)
+
+
+@shared_task(name="billing.work_off_webhook")
+def work_off_webhook(*, number: int) -> str:
+    """Do what a webhook that has just been stored is a signal for."""
+    return webhook_events.work_off(number, at=datetime.now(UTC))
+
+
+@shared_task(name="billing.work_off_webhooks")
+def work_off_webhooks() -> dict[str, Any] | None:
+    """Take up the webhooks that are left: a worker died, or the payment provider gave no answer."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        try:
+            looked_at = webhook_events.sweep(at=at)
+            outcome.result = {"looked_at": looked_at} if looked_at else None
+        finally:
+            webhook_events.watch(at=at)
+
+    return jobs.run_alone("billing.work_off_webhooks", work, at=at)
+
+
+@shared_task(name="billing.send_refunds")
+def send_refunds() -> dict[str, Any] | None:
+    """Send refunds that were not sent yet, and ask what became of those that are pending."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        answered = refunds.sweep(at=at)
+        refunds.watch(at=at)
+        outcome.result = {"answered": answered} if answered else None
+
+    return jobs.run_alone("billing.send_refunds", work, at=at)
+
+
+@shared_task(name="billing.ask_about_disputes")
+def ask_about_disputes() -> dict[str, Any] | None:
+    """Ask what became of disputes, and keep an alarm open for each that is not over."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        answered = disputes.sweep(at=at)
+        disputes.watch(at=at)
+        outcome.result = {"answered": answered} if answered else None
+
+    return jobs.run_alone("billing.ask_about_disputes", work, at=at)
+
+
+@shared_task(name="billing.reconcile_stripe")
+def reconcile_stripe() -> dict[str, Any] | None:
+    """Hold Stripe's balance transactions against the payments, and book fees, exchange rates and payouts."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        if stripe_reconciliation.is_wanted():
+            outcome.result = stripe_reconciliation.reconcile(at=at).as_dict()
+
+    return jobs.run_alone("billing.reconcile_stripe", work, at=at)

@@ -207,8 +207,10 @@ def _fault(row: TopUp, state: State, intent: gateway.PaymentIntent) -> _Fault | 
     paid = currency_text(intent.received, intent.currency)
     if intent.livemode == row.is_sandbox:
         return _Fault("other_mode", "it was paid in another mode (test or live) than it was asked in")
-    if state.names != row.public_id or (session is not None and session.client_reference != row.public_id):
-        return _Fault("other_top_up", f"the payment names {state.names or 'no top-up'}")
+    named = {intent.metadata.get("top_up")} | ({session.client_reference} if session is not None else set())
+    if named != {row.public_id}:
+        others = ", ".join(sorted(str(one or "no top-up") for one in named - {row.public_id}))
+        return _Fault("other_top_up", f"the payment names {others}")
     if intent.metadata.get("customer") != customer.public_id:
         return _Fault("other_customer", f"the payment names the customer {intent.metadata.get('customer') or 'none'}")
     account = payment_accounts.find(customer.pk)

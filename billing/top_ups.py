@@ -5,7 +5,7 @@ to know the key, the sweep looks for what the call may have made.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,6 +30,8 @@ FIRST_LOOK = timedelta(minutes=1)
 LOOK_AFTER_REFUSAL = timedelta(hours=1)
 CLAIMED_FOR = timedelta(minutes=5)
 CLAIMED_AT_ONCE = 20
+# So many in a row without an answer, and the provider is away.
+UNANSWERED_MAX = 3
 _CLOCKS_DIFFER = timedelta(minutes=10)
 
 
@@ -237,19 +239,19 @@ def _applied(state: State, at: datetime, *, judges_again: bool = False) -> str:
 def sweep(*, at: datetime) -> Swept:
     """Ask the provider about the top-ups whose moment has come. Many workers may: each takes rows of its own.
 
-    It ends when the provider is away; what it had taken is asked about five minutes later.
+    It ends when the provider is away, and not because of one that it can't answer for: that is asked about later and
+    later. What it had taken is free again five minutes later.
     """
-    swept = Swept()
-    if not gateway.configured():
-        return swept
-    try:
-        while numbers := _claim(at):
-            for number in numbers:
-                swept = replace(swept, looked_at=swept.looked_at + 1, paid=swept.paid + (_swept(number, at) == "paid"))
-    except gateway.GatewayUnavailable as error:
-        logger.warning("top-ups not asked about: %s", error)
+    looked_at = paid = unanswered = 0
+    while gateway.configured() and unanswered < UNANSWERED_MAX and (numbers := _claim(at)):
+        for number in numbers:
+            outcome = _swept(number, at)
+            looked_at, paid = looked_at + 1, paid + (outcome == "paid")
+            unanswered = unanswered + 1 if outcome == "unanswered" else 0
+            if unanswered == UNANSWERED_MAX:
+                break
     top_up_refusals.watch(at=at)
-    return swept
+    return Swept(looked_at, paid)
 
 
 def _swept(number: int, at: datetime) -> str:
@@ -257,8 +259,13 @@ def _swept(number: int, at: datetime) -> str:
         return sync(number, at)
     except gateway.GatewayRejected as error:
         logger.warning("top-up %d can't be asked about: %s", number, error)
-        TopUp.objects.filter(pk=number, look_at__isnull=False).update(look_at=at + LOOK_AFTER_REFUSAL)
-        return "rejected"
+        outcome, wait = "rejected", LOOK_AFTER_REFUSAL
+    except gateway.GatewayUnavailable as error:
+        logger.warning("nobody answers about top-up %d: %s", number, error)
+        created_at = TopUp.objects.values_list("created_at", flat=True).get(pk=number)
+        outcome, wait = "unanswered", min(max((at - created_at) / 4, CLAIMED_FOR), LOOK_AFTER_REFUSAL)
+    TopUp.objects.filter(pk=number, look_at__isnull=False).update(look_at=at + wait)
+    return outcome
 
 
 def _claim(at: datetime) -> list[int]:

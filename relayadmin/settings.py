@@ -252,6 +252,11 @@ CELERY_BEAT_SCHEDULE = {
     "count spend anew": {"task": "metering.count_spend_anew", "schedule": 60.0},
     "promote customers": {"task": "metering.promote_customers", "schedule": 60.0},
     "watch rate limits": {"task": "metering.watch_rate_limits", "schedule": 60.0},
+    # Scheduled when a webhook comes, too; here for what a dead worker or a lost message left.
+    "work off webhooks": {"task": "billing.work_off_webhooks", "schedule": 30.0},
+    "send refunds": {"task": "billing.send_refunds", "schedule": 60.0},
+    "ask about disputes": {"task": "billing.ask_about_disputes", "schedule": 60.0},
+    "reconcile with Stripe": {"task": "billing.reconcile_stripe", "schedule": crontab(minute="15", hour="5")},
     "sweep top-ups": {"task": "billing.sweep_top_ups", "schedule": 60.0},
     "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.

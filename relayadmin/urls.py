@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from billing import return_page
+from billing import return_page, webhooks
 from relayadmin import celery, health
 
 # Pages that schedule a task find this application, whichever thread they run in.
@@ -17,6 +17,7 @@ urlpatterns = [
     path("api/v1/", include("billing.api.urls")),
     path("api/v1/", include("metering.api.customer_urls")),
     path("v1/", include("metering.api.openai_urls")),
+    path("webhooks/stripe", webhooks.stripe),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),

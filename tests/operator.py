@@ -12,10 +12,23 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing import credit_lines, credits, exchange, grant_changes, manual, notices, receipts, received, redemption
+from billing import (
+    credit_lines,
+    credits,
+    exchange,
+    grant_changes,
+    manual,
+    notices,
+    receipts,
+    received,
+    redemption,
+    refunds,
+    stripe_differences,
+)
 from billing.models import (
     Alarm,
     Customer,
+    Dispute,
     IdempotentAnswer,
     Invoice,
     InvoiceLine,
@@ -27,8 +40,11 @@ from billing.models import (
     PaymentMethod,
     Recharge,
     SpendLimit,
+    StripeDifference,
+    StripeTransaction,
     TopUp,
     WalletAdjustment,
+    WebhookEvent,
 )
 from billing.models.spending import Span
 from metering import spend, tiers
@@ -186,6 +202,69 @@ def fill_payments(payer: Payer) -> None:
     )
     receipts.issue_missing(at=now)
     _fill_recharge(payer, now)
+    fill_returns(payer)
+
+
+def fill_returns(payer: Payer) -> None:
+    """A refund that waits to be paid out, a dispute, a webhook that failed, a transaction of Stripe's, a difference."""
+    now = datetime.now(UTC)
+    wired = TopUp.objects.filter(customer=payer.customer, origin="bank_transfer").latest("pk")
+    refunds.refund(
+        customer_id=payer.customer.pk,
+        amount=Decimal(2),
+        reason="asked for it",
+        actor="grace",
+        key="fill",
+        at=now,
+        top_up_id=wired.pk,
+    )
+    Dispute.objects.create(
+        customer=payer.customer,
+        top_up=TopUp.objects.filter(customer=payer.customer, status="refused").latest("pk"),
+        stripe_id="dp_1",
+        status="needs_response",
+        reason="fraudulent",
+        currency="USD",
+        pay_amount=9,
+        evidence_due_by=now + timedelta(days=7),
+        created_at=now,
+    )
+    WebhookEvent.objects.create(
+        event_id="evt_1",
+        type="refund.created",
+        object_type="refund",
+        object_id="re_1",
+        payload='{"data": {"object": {"client_secret": "pi_secret_1", "receipt_email": "ada@example.com"}}}',
+        status="failed",
+        error="GatewayUnavailable: Stripe gave no answer",
+        attempts=12,
+        received_at=now,
+        ended_at=now,
+    )
+    StripeTransaction.objects.create(
+        stripe_id="txn_1",
+        type="charge",
+        category="charge",
+        amount=10,
+        fee=Decimal("0.59"),
+        net=Decimal("9.41"),
+        currency="USD",
+        source="ch_1",
+        occurred_at=now,
+        available_on=now,
+    )
+    stripe_differences.report(
+        [
+            stripe_differences.Found(
+                StripeDifference.Kind.NOT_HERE,
+                "txn_1",
+                "Stripe has a charge of 10 USD (ch_1) that is not here.",
+                "Is it of another program that uses this account?",
+                StripeTransaction.objects.get(stripe_id="txn_1"),
+            )
+        ],
+        at=now,
+    )
 
 
 def _fill_recharge(payer: Payer, now: datetime) -> None:

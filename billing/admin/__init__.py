@@ -8,6 +8,7 @@ from billing.admin import (
     codes,
     currencies,
     customers,
+    disputes,
     grants,
     invoices,
     ledger,
@@ -16,8 +17,11 @@ from billing.admin import (
     people,
     receipts,
     recharges,
+    reconciliation,
+    refunds,
     top_ups,
     verified,
+    webhook_events,
 )
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "codes",
     "currencies",
     "customers",
+    "disputes",
     "grants",
     "invoices",
     "ledger",
@@ -34,8 +39,11 @@ __all__ = [
     "people",
     "receipts",
     "recharges",
+    "reconciliation",
+    "refunds",
     "top_ups",
     "verified",
+    "webhook_events",
 ]
 
 admin.site.index_title = "Home"

@@ -26,7 +26,7 @@ class OperatorSettingsForm(forms.ModelForm):
         label="Second person above (USD)",
         required=False,
         max_length=40,
-        help_text="Credits, debits and write-offs by hand above this wait for a second person. Empty: never.",
+        help_text="Credits, debits, write-offs and payments by hand above this wait for a second person. Empty: never.",
     )
     suspend_debt_above = AmountFormField(
         label="Suspend debt above (USD)",

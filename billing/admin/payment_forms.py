@@ -47,6 +47,7 @@ class ReceivedForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         codes = PayCurrency.objects.values_list("code", flat=True)
+        self.fields["rate"].widget.attrs["placeholder"] = "7.2"
         self.fields["currency"].choices = [  # type: ignore[attr-defined]
             (code, code) for code in sorted(codes, key=lambda code: (code != exchange.USD, code))
         ]
@@ -113,6 +114,11 @@ class ExchangeRateForm(forms.ModelForm):
     class Meta:
         model = ExchangeRate
         fields = ("currency", "per_usd", "margin", "effective_from")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "per_usd" in self.fields:  # Not where a rate is only shown.
+            self.fields["per_usd"].widget.attrs["placeholder"] = "7.2"
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}

@@ -9,9 +9,9 @@ from unfold.decorators import action, display
 from billing import receipt_pdf, receipts
 from billing.admin import html
 from billing.admin.base import Figure, ReadOnlyAdmin, see_other
+from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
-from billing.admin.top_ups import ModeColumn
 from billing.models import Receipt, TopUp
 
 

@@ -14,9 +14,9 @@ from billing import recharge, recharge_rules, saved_methods
 from billing.admin import html
 from billing.admin.account_forms import ReasonForm
 from billing.admin.base import Figure, Panel, Question, ReadOnlyAdmin, WorkAdmin, see_other
+from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
-from billing.admin.top_ups import ModeColumn
 from billing.models import PaymentMethod, Recharge, TopUp, Wallet
 from billing.periods import operator_timezone
 from relayadmin.money import amount_text

@@ -15,9 +15,11 @@ from billing.admin import html
 from billing.admin.account_actions import person_of, sentence, who
 from billing.admin.account_forms import NoteForm
 from billing.admin.base import Figure, Panel, Question, WorkAdmin, see_other
+from billing.admin.currencies import MODE_TONES, mode_of
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedFromForm, SettledForm, received_text, record_received
+from billing.admin.refunding import TopUpRefunds
 from billing.manual import AlreadyDecided, SamePerson
 from billing.models import Dispute, Grant, Receipt, Refund, TopUp, Transfer
 from billing.top_up_states import BY_HAND
@@ -41,7 +43,7 @@ def pay_text(row: TopUp) -> str:
 
 
 @admin.register(TopUp)
-class TopUpAdmin(CustomerColumn, WorkAdmin):
+class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
     empty_text = "Nothing was paid in yet. “Record a payment” records a bank transfer or cash."
     list_display = (
         "public_id",
@@ -49,8 +51,7 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
         "status_badge",
         "credit_amount",
         "paid_in",
-        "origin_name",
-        "paid_with",
+        "way",
         "mode_badge",
         "created_at",
     )
@@ -68,7 +69,7 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
     )
     search_help_text = "top_…, cs_…, pi_…, ch_… or cus_… id, a bank transfer's number, or a customer's name"
     actions_list = ("record_payment",)
-    actions_detail = ("approve", "reject", "look", "judge_again", "settle")
+    actions_detail = ("approve", "reject", "refund", "look", "judge_again", "settle")
     fields = (
         ("public_id", "customer_link"),
         ("status_badge", "origin_name"),
@@ -78,10 +79,11 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
         ("reference", "received_on"),
         ("asked_by", "decided_by"),
         ("created_at", "expires_at"),
-        ("paid_at", "receipt_link", "look_at"),
+        ("paid_at", "receipt_link", "asked_next"),
         "trouble",
-        ("session_id", "payment_intent_id"),
-        ("charge_id", "mode_badge"),
+        ("payment_intent_id", "charge_id"),
+        "session_id",
+        ("page_link", "mode_badge"),
     )
 
     def has_record_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
@@ -231,7 +233,7 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [
             Figure("Credit", amount_text(obj.amount), "USD"),
-            Figure("Paid", currency_text(obj.pay_amount, obj.currency), obj.currency),
+            Figure("Price", currency_text(obj.pay_amount, obj.currency), obj.currency),
             Figure(
                 "Status",
                 obj.get_status_display().partition(":")[0],
@@ -263,9 +265,23 @@ class TopUpAdmin(CustomerColumn, WorkAdmin):
     def paid_with(self, obj: TopUp) -> str:
         return html.NOTHING if obj.origin in BY_HAND else obj.method_detail or obj.method or html.NOTHING
 
-    @display(description="Mode", label={"real money": "success", "sandbox or test": "info"})
+    @display(description="How")
+    def way(self, obj: TopUp) -> str:
+        below = obj.reference if obj.origin in BY_HAND else obj.method_detail or obj.method
+        return html.lines(obj.get_origin_display(), below, is_wrapped=False)
+
+    @display(description="Asked about next")
+    def asked_next(self, obj: TopUp) -> str:
+        return html.moment(obj.look_at)
+
+    @display(description="Payment page")
+    def page_link(self, obj: TopUp) -> str:
+        is_open = obj.checkout_url and obj.status == Status.PENDING
+        return html.link(obj.checkout_url, "What the customer pays on") if is_open else html.NOTHING
+
+    @display(description="Mode", label=MODE_TONES)
     def mode_badge(self, obj: TopUp) -> str:
-        return "sandbox or test" if obj.is_sandbox else "real money"
+        return mode_of(obj)
 
     @display(description="Rate")
     def rate_text(self, obj: TopUp) -> str:
@@ -304,10 +320,14 @@ def _possible(row: TopUp, request: HttpRequest) -> set[str]:
     """The actions that make sense for a top-up as it is."""
     if row.origin in BY_HAND:
         is_own = row.asked_by_user_id is not None and row.asked_by_user_id == request.user.pk
+        if row.status == Status.PAID:
+            return {"refund"}
         return set() if row.status != Status.WAITING else {"reject"} if is_own else {"approve", "reject"}
     if row.status == Status.REFUSED:
         return set() if row.decided_by else {"judge_again", "settle"}
-    return {"look"} if row.status in {Status.PENDING, Status.PROCESSING, Status.PAID} else set()
+    if row.status == Status.PAID:
+        return {"look", "refund"}
+    return {"look"} if row.status in {Status.PENDING, Status.PROCESSING} else set()
 
 
 def _movements(row: TopUp) -> Panel:

@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from billing import closing, payment_accounts, stripe_gateway, suspension, top_up_refusals, top_ups
 from billing.accounts import AccountClosed
@@ -125,9 +127,8 @@ class TestStarting:
             start(payer)
 
     def test_what_the_provider_refuses_has_failed(self, payer: Payer, stripe_sandbox: StripeSandbox) -> None:
-        row = start(payer)
-        row.request["methods"] = ["nothing_like_it"]
-        row.save()
+        add_currency("HUF", "390")  # which the account does not take
+        row = start(payer, currency="HUF")
         with pytest.raises(stripe_gateway.GatewayRejected):
             top_ups.open_checkout(top_up_id=row.pk, at=now())
         row = again(row)
@@ -285,6 +286,81 @@ class TestWithoutCredit:
         assert top_ups.apply(state, at=now()) == top_ups.NOT_OURS
 
 
+class TestAnyOrder:
+    """Whatever is read when, and applied in whichever order and how often: the same ledger."""
+
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        deliveries=st.lists(st.sampled_from(["open", "declined", "processing", "paid", "alone"]), max_size=8),
+        others=st.permutations([0, 1]),
+    )
+    def test_the_ledger_ends_the_same(self, payer: Payer, deliveries: list[str], others: list[int]) -> None:
+        PaymentAccount.objects.get_or_create(
+            customer=payer.customer, is_sandbox=True, defaults={"stripe_id": "cus_any", "created_at": now()}
+        )
+        before = payer.balance
+        rows = [start(payer, "10.00"), start(payer, "20.00")]
+        for number in others:
+            states = states_of(rows[number])
+            for name in deliveries:
+                top_ups.apply(states[name], at=now())
+        is_paid = bool({"paid", "alone"} & set(deliveries))
+        assert payer.balance - before == (30 if is_paid else 0)
+        expected = "paid" if is_paid else "processing" if "processing" in deliveries else "pending"
+        assert {again(row).status for row in rows} == {expected}
+        assert Grant.objects.filter(customer=payer.customer, reference=rows[0].public_id).count() == is_paid
+        assert_books(payer)
+
+
+def states_of(row: TopUp) -> dict[str, top_ups.State]:
+    """What the provider may say of one top-up, from its page's opening to its payment."""
+    ours = {"top_up": row.public_id, "customer": row.customer.public_id}
+    session = stripe_gateway.CheckoutSession(
+        id=f"cs_{row.public_id}",
+        url="https://pay",
+        mode="payment",
+        status="open",
+        payment_status="unpaid",
+        amount=row.pay_amount,
+        currency="usd",
+        payment_intent=None,
+        setup_intent=None,
+        stripe_customer="cus_any",
+        client_reference=row.public_id,
+        metadata=ours,
+        expires_at=now() + HOUR,
+        livemode=False,
+        created=now(),
+    )
+    intent = stripe_gateway.PaymentIntent(
+        id=f"pi_{row.public_id}",
+        status="requires_payment_method",
+        amount=row.pay_amount,
+        received=Decimal(0),
+        currency="usd",
+        stripe_customer="cus_any",
+        method=None,
+        metadata=ours,
+        livemode=False,
+        error_code="card_declined",
+        decline_code="insufficient_funds",
+        error_message="Your card has insufficient funds.",
+        next_action_url=None,
+        charge=None,
+        created=now(),
+    )
+    tried = replace(session, payment_intent=intent.id)
+    complete = replace(tried, status="complete", url=None)
+    succeeded = replace(intent, status="succeeded", received=row.pay_amount, error_code=None, decline_code=None)
+    return {
+        "open": top_ups.State(session, None),
+        "declined": top_ups.State(tried, intent),
+        "processing": top_ups.State(complete, replace(intent, status="processing", error_code=None, decline_code=None)),
+        "paid": top_ups.State(replace(complete, payment_status="paid"), succeeded),
+        "alone": top_ups.State(None, succeeded),
+    }
+
+
 def paid(stripe_sandbox: StripeSandbox, row: TopUp) -> tuple[stripe_gateway.CheckoutSession, Any]:
     stripe_sandbox.pay(row.session_id or "")
     state = top_ups.read_session(row.session_id or "")
@@ -305,7 +381,7 @@ class TestRefused:
             ({"stripe_customer": "cus_somebody"}, "other_customer"),
             ({"stripe_customer": None}, "other_customer"),
             ({"livemode": True}, "other_mode"),
-            ({"metadata": {}}, "other_customer"),
+            ({"metadata": {}}, "other_top_up"),
         ],
     )
     def test_money_that_does_not_match_credits_nothing_and_raises_an_alarm(
@@ -457,6 +533,34 @@ class TestSweep:
         assert top_ups.sweep(at=at).paid == 0
         assert top_ups.sweep(at=at).looked_at == 0
         assert top_ups.sweep(at=at + timedelta(minutes=6)).paid == 1
+
+    def test_one_call_that_always_breaks_keeps_nobody_waiting(
+        self, payer: Payer, stripe_sandbox: StripeSandbox
+    ) -> None:
+        """The provider saves a fault of its own under the key, and answers it again for a day."""
+        broken = start(payer)
+        stripe_sandbox.fail_next("error", path="/v1/checkout/sessions", method="POST")
+        with pytest.raises(stripe_gateway.GatewayUnavailable):
+            top_ups.open_checkout(top_up_id=broken.pk, at=now())
+        row = open_top_up(payer)
+        stripe_sandbox.pay(row.session_id or "")
+        at = now() + timedelta(minutes=2)
+        assert top_ups.sweep(at=at) == top_ups.Swept(2, 1)
+        assert again(broken).look_at == at + timedelta(minutes=5)
+        top_ups.sweep(at=at + 8 * HOUR)
+        assert again(broken).look_at == at + 9 * HOUR
+        top_ups.sweep(at=at + 21 * HOUR)
+        assert (again(broken).status, again(broken).error_code) == ("failed", "not_opened")
+
+    def test_after_three_without_an_answer_it_leaves_the_others_for_later(
+        self, payer: Payer, stripe_sandbox: StripeSandbox
+    ) -> None:
+        rows = [open_top_up(payer) for _ in range(5)]
+        stripe_sandbox.fail_next("error", times=100, method="GET")
+        at = now() + timedelta(minutes=2)
+        assert top_ups.sweep(at=at).looked_at == 3
+        assert top_ups.sweep(at=at).looked_at == 0
+        assert {again(row).status for row in rows} == {"pending"}
 
     def test_one_that_can_not_be_asked_about_keeps_nobody_waiting(
         self, payer: Payer, stripe_sandbox: StripeSandbox
