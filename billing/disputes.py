@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from billing import alarms, ledger, money_back, notices, refunds, stripe_gateway, suspension, top_up_bonus
+from billing import alarms, ledger, money_back, notices, refunds, stripe_gateway, suspension
 from billing.accounts import AccountClosed
 from billing.models import Account, AccountChange, Dispute, OperatorSettings, TopUp, Transfer
 from billing.stripe_objects import BalanceTransaction, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
@@ -100,6 +100,7 @@ def _move(row: Dispute, top_up: TopUp, dispute: Disputed, *, at: datetime) -> li
             )
         row.movements += 1
     row.save(update_fields=["movements", "taken", "unpaid", "returned"])
+    money_back.take_bonus_back(top_up, at=at)
     return [text for text in done if text]
 
 
@@ -121,7 +122,6 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
         at=at,
     )
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
-    top_up_bonus.take_back(top_up, reason="The payment that it came with is disputed", at=at)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 
-from billing import burning, credits, ledger
+from billing import burning, credits, ledger, top_up_bonus
 from billing.models import Account, Dispute, Grant, GrantUse, Refund, TopUp, Transfer
 from relayadmin.db import server_cursor, text_array
-from relayadmin.money import EXACT, ZERO, currency_decimals
+from relayadmin.money import EXACT, ZERO, currency_decimals, payable_decimals, total
 
 # Credit that comes back after its own expiry can be used at least this long.
 TIME_AGAIN = timedelta(days=30)
@@ -41,12 +41,21 @@ def gone_of(top_up: TopUp) -> Gone:
     return gone
 
 
+def take_bonus_back(top_up: TopUp, *, at: datetime) -> None:
+    """Once all of a top-up has gone back, refunded or disputed, take what is left of the bonus that came with it."""
+    refunds = Refund.objects.filter(top_up=top_up, status=Refund.Status.SUCCEEDED).values_list("amount", flat=True)
+    disputes = Dispute.objects.filter(top_up=top_up).values_list("taken", "returned")
+    taken = [EXACT.subtract(taken, returned) for taken, returned in disputes]
+    if total([*refunds, *taken]) >= top_up.amount:
+        top_up_bonus.take_back(top_up, reason="The payment that it came with has gone back", at=at)
+
+
 def pay_of(top_up: TopUp, amount: Decimal, gone: Gone) -> Decimal:
     """What goes back for a part (USD) of a top-up, in its currency: at its rate, and the last part is the rest."""
     rest = max(ZERO, EXACT.subtract(top_up.pay_amount, gone.pay))
     if amount == EXACT.subtract(top_up.amount, gone.amount):
         return rest
-    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, currency_decimals(top_up.currency)))
+    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, payable_decimals(top_up.currency)))
 
 
 def credit_of(top_up: TopUp, pay: Decimal, gone: Gone) -> Decimal:

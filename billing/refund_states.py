@@ -7,11 +7,11 @@ get their rows here. Applying judges by the rows and what was read alone, so it 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from billing import ledger, money_back, notices, stripe_gateway, top_up_bonus, top_ups
+from billing import ledger, money_back, notices, stripe_gateway, top_ups
 from billing.models import Account, Grant, Refund, TopUp, Transfer
 from billing.stripe_objects import Refund as Sent
 from relayadmin.db import in_transaction, outside_transaction
-from relayadmin.money import amount_text, total
+from relayadmin.money import amount_text
 
 Status = Refund.Status
 NOT_OURS = "ignored: no top-up of ours was paid with it"
@@ -139,16 +139,10 @@ def succeed(row: Refund, cash: Account, *, at: datetime) -> str:
     ledger.post([posting], wallets=ledger.lock_wallets([row.customer_id]), at=at)
     row.status, row.ended_at, row.look_at, row.failure = Status.SUCCEEDED, at, None, ""
     row.save(update_fields=["status", "ended_at", "look_at", "failure", "ended_by", "reference"])
+    if row.top_up is not None:
+        money_back.take_bonus_back(row.top_up, at=at)
     _tell(row, "refund_paid", at=at)
-    if row.top_up is not None and _is_all_back(row.top_up):
-        top_up_bonus.take_back(row.top_up, reason="The payment that it came with was refunded", at=at)
     return f"{row.public_id} succeeded"
-
-
-def _is_all_back(top_up: TopUp) -> bool:
-    """Whether all of a top-up has been refunded."""
-    done = Refund.objects.filter(top_up=top_up, status=Status.SUCCEEDED).values_list("amount", flat=True)
-    return bool(total(list(done)) == top_up.amount)
 
 
 def fail(row: Refund, why: str, *, at: datetime) -> str:

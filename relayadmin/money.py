@@ -108,13 +108,18 @@ def has_decimals(number: Decimal, at_most: int) -> bool:
 
 
 def to_payable(amount: Decimal, currency: str) -> Decimal:
-    """Round half up to what one can pay: whole cents, or whole units of a currency that has nothing smaller.
+    """Round half up to what one can pay: whole cents, or whole units of a currency that has nothing smaller."""
+    step = Decimal(1).scaleb(-payable_decimals(currency))
+    return amount.quantize(step, rounding=ROUND_HALF_UP, context=_ROUNDING)
+
+
+def payable_decimals(currency: str) -> int:
+    """Decimals that a payment or refund can have: none or two.
 
     Of three decimals Stripe takes the last only as 0 (1.230 KWD), and of ISK, which it counts in two, no fraction.
     """
     code = currency.lower()
-    step = Decimal(1) if code in ZERO_DECIMAL or code == "isk" else CENT
-    return amount.quantize(step, rounding=ROUND_HALF_UP, context=_ROUNDING)
+    return 0 if code in ZERO_DECIMAL or code == "isk" else 2
 
 
 def currency_text(amount: Decimal, currency: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from billing import closing, credits, refunds, top_up_states
 from billing.models import Account, ExchangeRate, Grant, Notice, OperatorSettings, PayCurrency, Refund, TopUp
 from tests.billing.hands import charge
+from tests.paying import add_currency
 from tests.payments import (
     assert_right,
     books,
@@ -443,3 +444,20 @@ class TestBonus:
         receive(stripe_sandbox.deliveries())
         assert payer.balance == 0
         assert_right(payer)
+
+
+@pytest.mark.parametrize(
+    ("currency", "per_usd", "parts"), [("JPY", "151.25", (504, 1009)), ("KWD", "0.3075", (1030, 2050))]
+)
+def test_a_part_goes_back_in_what_the_currency_can_pay_and_the_rest_is_the_rest(
+    stripe_sandbox: StripeSandbox, currency: str, per_usd: str, parts: tuple[int, int]
+) -> None:
+    add_currency(currency, per_usd)
+    payer = make_poor()
+    top_up(stripe_sandbox, payer, currency=currency)
+    for number, amount in enumerate(("3.33", "6.67")):
+        refund(payer, amount, key=str(number))
+        send_all(payer)
+    sent = [one["params"]["amount"] for one in stripe_sandbox.requests() if one["path"] == "/v1/refunds"]
+    assert tuple(sent) == parts
+    assert (payer.balance, set(Refund.objects.values_list("status", flat=True))) == (0, {"succeeded"})

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import received, top_up_bonus
+from billing import disputes, received, top_up_bonus
 from billing.manual import Person
 from billing.models import Grant, OperatorSettings, TopUp
 from tests.billing.hands import assert_books, charge, sums
 from tests.paying import now
+from tests.payments import refund, sweep, top_up
+from tests.payments_sandbox import StripeSandbox
 from tests.world import Payer, make_payer
 
 ADMIN = Person(None, "olga")
@@ -91,6 +93,41 @@ class TestGiving:
         pay(payer)
         bonus = Grant.objects.get(customer=payer.customer, kind="promotional")
         assert (bonus.amount, bonus.expires_at) == (2, None)
+
+
+@pytest.mark.django_db
+class TestWithItsPayment:
+    def bonus(self, payer: Payer) -> Decimal:
+        return Grant.objects.get(customer=payer.customer, kind="promotional").remaining
+
+    def test_it_goes_when_all_of_the_payment_was_refunded_and_not_before(self, stripe_sandbox: StripeSandbox) -> None:
+        offer()
+        payer = make_payer(credit="0")
+        top_up(stripe_sandbox, payer)
+        assert payer.balance == 11
+        refund(payer, "4.00", key="a")
+        sweep()
+        assert (payer.balance, self.bonus(payer)) == (7, 1)
+        refund(payer, "6.00", key="b")
+        assert self.bonus(payer) == 1
+        sweep()
+        assert (payer.balance, self.bonus(payer)) == (0, 0)
+        assert_books(payer)
+
+    def test_it_goes_when_the_rest_was_disputed_and_does_not_come_back(self, stripe_sandbox: StripeSandbox) -> None:
+        offer()
+        payer = make_payer(credit="0")
+        row = top_up(stripe_sandbox, payer)
+        refund(payer, "4.00")
+        sweep()
+        dispute = stripe_sandbox.dispute(row.charge_id or "")["id"]
+        disputes.sync(dispute, at=now())
+        assert (payer.balance, self.bonus(payer)) == (0, 0)
+        stripe_sandbox.win(dispute)
+        disputes.sync(dispute, at=now())
+        disputes.sync(dispute, at=now())
+        assert (payer.balance, self.bonus(payer)) == (6, 0)
+        assert_books(payer)
 
 
 @pytest.mark.django_db
