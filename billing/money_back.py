@@ -36,7 +36,8 @@ def gone_of(top_up: TopUp) -> Gone:
     for dispute in Dispute.objects.filter(top_up=top_up):
         taken = EXACT.subtract(dispute.taken, dispute.returned)
         if taken:
-            gone.add(taken, _share(dispute.pay_amount, taken, dispute.taken, currency_decimals(top_up.currency)))
+            share = _share(top_up.pay_amount, taken, top_up.amount, currency_decimals(top_up.currency))
+            gone.add(taken, share if dispute.returned else dispute.pay_amount)
     return gone
 
 

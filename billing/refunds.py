@@ -100,7 +100,8 @@ def refund(
 
     def work() -> list[Refund]:
         wallet = ledger.lock_wallets([customer_id])[customer_id]
-        before = list(Refund.objects.filter(customer_id=customer_id, key__startswith=f"{key}:").order_by("pk"))
+        known = Refund.objects.filter(customer_id=customer_id, key__startswith=f"{key}:").order_by("pk")
+        before = [row for row in known if row.key.rpartition(":")[0] == key]
         if before:
             return _asked_before(before, amount, top_up_id)
         parts = _refundable(wallet, top_up_id, at=at)

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db.models import Count, F, Max, Q, Sum
 
-from billing import disputes, ledger, stripe_differences, stripe_gateway
+from billing import disputes, ledger, payment_accounts, stripe_differences, stripe_gateway
 from billing.models import (
     Account,
     Customer,
@@ -304,14 +304,21 @@ def _not_at_stripe(at: datetime) -> Iterator[Found]:
     if first is None:
         first = at - FIRST_LOOK
     advice = "Look for the payment in Stripe's dashboard; without it, take the credit back by hand."
-    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__gte=first, paid_at__lt=at - PATIENCE)
+    mode = payment_accounts.is_sandbox()
+    paid = TopUp.objects.filter(
+        status=TopUp.Status.PAID, is_sandbox=mode, paid_at__gte=first, paid_at__lt=at - PATIENCE
+    )
     by_stripe = paid.filter(origin__in=[TopUp.Origin.CHECKOUT, TopUp.Origin.RECHARGE])
     known = StripeTransaction.objects.filter(category="charge").values("source")
     for top_up in by_stripe.filter(Q(charge_id=None) | ~Q(charge_id__in=known)):
         text = f"{top_up.public_id} of {amount_text(top_up.amount)} USD is paid here, but Stripe has no charge for it."
         yield Found(Kind.NOT_AT_STRIPE, top_up.public_id, text, advice, amount=top_up.pay_amount, of=top_up.currency)
     sent = Refund.objects.filter(
-        status=Refund.Status.SUCCEEDED, stripe_id__isnull=False, ended_at__gte=first, ended_at__lt=at - PATIENCE
+        status=Refund.Status.SUCCEEDED,
+        stripe_id__isnull=False,
+        top_up__is_sandbox=mode,
+        ended_at__gte=first,
+        ended_at__lt=at - PATIENCE,
     )
     for refund in sent.exclude(stripe_id__in=StripeTransaction.objects.filter(category="refund").values("source")):
         text = f"{refund.public_id} of {amount_text(refund.amount)} USD is refunded here, but not at Stripe."

@@ -7,9 +7,7 @@ marks the event done in one. Whatever dies in between leaves an event that the s
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from django.conf import settings
-
-from billing import alarms, disputes, refunds, saved_methods, stripe_gateway, top_ups
+from billing import alarms, disputes, payment_accounts, refunds, saved_methods, stripe_gateway, top_ups
 from billing.models import TopUp, WebhookEvent
 from billing.stripe_objects import Event, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
 from relayadmin.db import in_transaction, outside_transaction, server_cursor
@@ -118,16 +116,15 @@ def _postpone(event: WebhookEvent, error: Exception, *, at: datetime) -> str:
 def _reason_to_ignore(event: WebhookEvent) -> str:
     if event.account:
         return f"it is about another account, {event.account}"
-    if event.livemode != is_live():
-        return "it is of test mode, and our key is live" if is_live() else "it is of live mode, and our key is a test's"
+    if event.livemode == payment_accounts.is_sandbox():
+        return (
+            "it is of live mode, and our key is a test's"
+            if event.livemode
+            else "it is of test mode, and our key is live"
+        )
     if event.object_type not in _READERS or not event.object_id:
         return f"nothing follows from {event.type}"
     return ""
-
-
-def is_live() -> bool:
-    """Whether our key moves real money."""
-    return "_live_" in settings.STRIPE_SECRET_KEY[:9]
 
 
 # --- what is read for each kind of object; what an event says of it is never used

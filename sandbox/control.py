@@ -167,7 +167,7 @@ def _set(world: World, name: str, value: object) -> Json:
 def _near(url: str | None) -> str | None:
     """An address on this machine: the sandbox tells nobody else."""
     target = urlsplit(url or "http://localhost")
-    if target.scheme != "http" or target.hostname not in {"127.0.0.1", "localhost"}:
+    if target.scheme != "http" or target.port == 0 or target.hostname not in {"127.0.0.1", "localhost"}:
         raise Refused("Webhooks go to http://127.0.0.1 only", param="url")
     return url
 

@@ -254,10 +254,10 @@ def _returns(charge: Json, disputes: list[Json], refunds: list[Json]) -> str:
             buttons += _deed("disputes", dispute["id"], "withdraw", "Withdraw the money")
         if dispute["status"] in {"needs_response", "under_review"}:
             buttons += _deed("disputes", dispute["id"], "win", "Win") + _deed("disputes", dispute["id"], "lose", "Lose")
-        return buttons
-    if not charge["refunded"]:
+    if not disputes and not charge["refunded"]:
         buttons += _deed("charges", charge["id"], "dispute", "Dispute")
         buttons += _deed("charges", charge["id"], "dispute", "Inquiry", withdraws="no")
+    if not charge["refunded"] and all(dispute["status"] in {"won", "warning_closed"} for dispute in disputes):
         left = from_minor_units(charge["amount"] - charge["amount_refunded"], charge["currency"])
         buttons += (
             f'<form method="post" action="/do/charges/{charge["id"]}/refund" class="row">'

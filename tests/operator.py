@@ -19,6 +19,7 @@ from billing import (
     grant_changes,
     manual,
     notices,
+    receipts,
     received,
     redemption,
     refunds,
@@ -36,6 +37,8 @@ from billing.models import (
     Membership,
     PayCurrency,
     PaymentAccount,
+    PaymentMethod,
+    Recharge,
     SpendLimit,
     StripeDifference,
     StripeTransaction,
@@ -197,6 +200,8 @@ def fill_payments(payer: Payer) -> None:
         person=manual.Person(None, "olga"),
         at=now,
     )
+    receipts.issue_missing(at=now)
+    _fill_recharge(payer, now)
     fill_returns(payer)
 
 
@@ -259,6 +264,37 @@ def fill_returns(payer: Payer) -> None:
             )
         ],
         at=now,
+    )
+
+
+def _fill_recharge(payer: Payer, now: datetime) -> None:
+    """A saved card, a removed one, and a rule whose charge the bank did not let pass without the customer."""
+    card = {"customer": payer.customer, "type": "card", "brand": "visa", "exp_month": 8, "exp_year": 2034}
+    PaymentMethod.objects.create(**card, stripe_id="pm_1", last4="1111", created_at=now, removed_at=now)
+    method = PaymentMethod.objects.create(**card, stripe_id="pm_2", last4="4242", created_at=now, is_default=True)
+    failed = TopUp.objects.create(
+        customer=payer.customer,
+        origin="recharge",
+        status="failed",
+        amount=50,
+        currency="USD",
+        pay_amount=50,
+        saved_method=method,
+        error_code="authentication_required",
+        error_message="This transaction requires authentication.",
+        created_at=now,
+    )
+    Recharge.objects.create(
+        customer=payer.customer,
+        is_on=True,
+        threshold=100,
+        amount=50,
+        monthly_cap=500,
+        method=method,
+        waits_for=failed,
+        judged_through=failed.pk,
+        created_at=now,
+        updated_at=now,
     )
 
 

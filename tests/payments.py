@@ -11,6 +11,7 @@ from django.test import Client
 from billing import disputes, refunds, stripe_gateway, top_ups, webhook_events
 from billing.checks import Scope
 from billing.models import Dispute, Entry, Refund, TopUp, Transfer, WebhookEvent
+from billing.stripe_objects import BalanceTransaction
 from billing.verification import check_ledger
 from tests.payments_sandbox import Delivery, StripeSandbox
 from tests.world import Payer, make_payer
@@ -156,3 +157,23 @@ def cash_in_ledger(*payers: Payer) -> Decimal:
     cash = Entry.objects.filter(account="cash:stripe")
     rows = cash.filter(customer__in=[payer.customer for payer in payers]) | cash.filter(transfer_id__in=booked)
     return -sum((row.amount for row in rows), Decimal(0)).normalize()
+
+
+def movement(kind: str, amount: str, **told: Any) -> BalanceTransaction:
+    """A balance transaction as Stripe might have it."""
+    number = f"txn_{kind}_{amount}_{len(told)}"
+    values: dict[str, Any] = {
+        "id": number,
+        "type": kind,
+        "reporting_category": kind,
+        "amount": Decimal(amount),
+        "fee": Decimal(0),
+        "net": Decimal(amount),
+        "currency": "usd",
+        "exchange_rate": None,
+        "source": None,
+        "created": now() - timedelta(hours=1),
+        "available_on": now(),
+        "description": None,
+    }
+    return BalanceTransaction(**(values | told))

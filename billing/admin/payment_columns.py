@@ -6,7 +6,7 @@ from typing import Any
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from billing import webhook_events
+from billing import payment_accounts
 from billing.admin import html
 from billing.models import TopUp
 from relayadmin.money import currency_text
@@ -29,7 +29,7 @@ def at_stripe(what: str, stripe_id: str | None) -> str:
     """A link to an object in Stripe's dashboard, such as ("disputes", "dp_1")."""
     if not stripe_id:
         return html.NOTHING
-    mode = "" if webhook_events.is_live() else "test/"
+    mode = "test/" if payment_accounts.is_sandbox() else ""
     return html.link(f"https://dashboard.stripe.com/{mode}{what}/{stripe_id}", stripe_id)
 
 

@@ -21,7 +21,7 @@ from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedFromForm, SettledForm, received_text, record_received
 from billing.admin.refunding import TopUpRefunds
 from billing.manual import AlreadyDecided, SamePerson
-from billing.models import Dispute, Grant, Refund, TopUp, Transfer
+from billing.models import Dispute, Grant, Receipt, Refund, TopUp, Transfer
 from billing.top_up_states import BY_HAND
 from relayadmin.money import amount_text, currency_text
 
@@ -79,7 +79,7 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
         ("reference", "received_on"),
         ("asked_by", "decided_by"),
         ("created_at", "expires_at"),
-        ("paid_at", "asked_next"),
+        ("paid_at", "receipt_link", "asked_next"),
         "trouble",
         ("payment_intent_id", "charge_id"),
         "session_id",
@@ -303,6 +303,11 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
         if obj.settled_amount is None:
             return html.NOTHING
         return f"{currency_text(obj.settled_amount, obj.settled_currency)} {obj.settled_currency}, before its fee"
+
+    @display(description="Receipt")
+    def receipt_link(self, obj: TopUp) -> str:
+        receipt = Receipt.objects.filter(top_up=obj).first()
+        return html.NOTHING if receipt is None else html.link(html.object_url(Receipt, receipt.pk), receipt.number)
 
     @display(description="What went wrong")
     def trouble(self, obj: TopUp) -> str:

@@ -1,5 +1,6 @@
 """Disputes: taken when the funds are withdrawn, given back when they return; who is suspended, who is told."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from billing import closing, disputes, refunds, suspension
 from billing.models import Alarm, Customer, Dispute, Grant, Notice, OperatorSettings, Refund, TopUp
+from billing.stripe_objects import Dispute as Disputed
 from tests.billing.hands import charge
 from tests.payments import (
     assert_right,
@@ -14,6 +16,7 @@ from tests.payments import (
     charge_of,
     later,
     make_poor,
+    movement,
     now,
     pay_only,
     receive,
@@ -238,3 +241,70 @@ class TestTold:
             receive(stripe_sandbox.all_deliveries())
         kinds = Notice.objects.filter(customer=payer.customer, kind__startswith="dispute_").order_by("pk")
         assert list(kinds.values_list("kind", flat=True)) == ["dispute_taken", "dispute_returned"]
+
+
+def state(row: TopUp, name: str, amount: str, *moved: str, status: str = "needs_response") -> disputes.State:
+    """A dispute as Stripe might have it: what its balance transactions moved, in their order."""
+    return disputes.State(
+        row,
+        Disputed(
+            id=name,
+            status=status,
+            reason="fraudulent",
+            amount=Decimal(amount),
+            currency=row.currency.lower(),
+            payment_intent=row.payment_intent_id,
+            charge=charge_of(row),
+            is_charge_refundable=False,
+            evidence_due_by=None,
+            balance_transactions=tuple(
+                movement("adjustment", sum_, id=f"txn_{name}_{place}", created=now() + timedelta(seconds=place))
+                for place, sum_ in enumerate(moved)
+            ),
+            livemode=False,
+            created=now(),
+        ),
+        refunds.State(row, ()),
+    )
+
+
+class TestMovements:
+    """What Stripe may do though the sandbox doesn't."""
+
+    def test_several_disputes_of_one_payment(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        disputes.apply(state(row, "dp_a", "3.00", "-3"), at=now())
+        disputes.apply(state(row, "dp_b", "5.00", "-5"), at=now())
+        assert payer.balance == 2
+        disputes.apply(state(row, "dp_a", "3.00", "-3", "3", status="won"), at=now())
+        assert (payer.balance, status_of(payer)) == (5, "suspended")
+        disputes.apply(state(row, "dp_b", "5.00", "-5", status="lost"), at=now())
+        assert (payer.balance, status_of(payer)) == (5, "active")
+        assert_right(payer)
+
+    def test_funds_that_come_back_in_part_and_go_again(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        disputes.apply(state(row, "dp_c", "10.00", "-10", "4"), at=now())
+        assert payer.balance == 4
+        disputes.apply(state(row, "dp_c", "10.00", "-10", "4", "-4"), at=now())
+        found = the_dispute(payer)
+        assert (payer.balance, found.taken, found.returned) == (0, 14, 4)
+        assert_right(payer)
+
+    def test_in_another_currency_all_comes_back_whatever_the_rate_is_then(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        TopUp.objects.filter(pk=row.pk).update(currency="CNY", pay_amount=Decimal("71.30"), rate=Decimal("7.13"))
+        row.refresh_from_db()
+        disputes.apply(state(row, "dp_d", "35.65", "-4.95"), at=now())
+        assert payer.balance == 5
+        disputes.apply(state(row, "dp_d", "35.65", "-4.95", "4.90", status="won"), at=now())
+        assert payer.balance == 10
+
+    def test_no_more_comes_back_than_was_taken(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        disputes.apply(state(row, "dp_e", "3.00", "-3", "9", "3"), at=now())
+        assert payer.balance == 10

@@ -416,6 +416,36 @@ class TestClosing:
         assert_right(payer)
 
 
+class TestBonus:
+    """What was given with a first top-up goes with it."""
+
+    @pytest.fixture(autouse=True)
+    def _ten_per_cent(self, db: None) -> None:
+        OperatorSettings.objects.update(first_bonus_percent=Decimal(10))
+
+    def test_it_is_taken_back_when_all_of_the_payment_was_refunded(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        top_up(stripe_sandbox, payer)
+        assert payer.balance == 11
+        refund(payer, "4.00", key="a part")
+        send_all(payer)
+        assert payer.balance == 7
+        refund(payer, None, key="the rest")
+        assert payer.balance == 1, "not before it has gone through"
+        send_all(payer)
+        assert payer.balance == 0
+        assert_right(payer)
+
+    def test_a_dispute_takes_what_is_left_of_it(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        stripe_sandbox.deliveries()
+        stripe_sandbox.dispute(charge_of(row))
+        receive(stripe_sandbox.deliveries())
+        assert payer.balance == 0
+        assert_right(payer)
+
+
 @pytest.mark.parametrize(
     ("currency", "per_usd", "parts"), [("JPY", "151.25", (504, 1009)), ("KWD", "0.3075", (1030, 2050))]
 )

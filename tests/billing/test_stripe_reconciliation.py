@@ -30,6 +30,7 @@ from tests.payments import (
     charge_of,
     later,
     make_poor,
+    movement,
     now,
     pay_only,
     receive,
@@ -68,26 +69,6 @@ def open_kinds() -> list[str]:
 def assert_cash_agrees(stripe: StripeSandbox) -> None:
     standing = stripe_reconciliation.standing()
     assert standing.at_stripe == standing.in_ledger == cash_at_stripe(stripe)
-
-
-def movement(kind: str, amount: str, **told: Any) -> BalanceTransaction:
-    """A balance transaction as Stripe might have it."""
-    number = f"txn_{kind}_{amount}_{len(told)}"
-    values: dict[str, Any] = {
-        "id": number,
-        "type": kind,
-        "reporting_category": kind,
-        "amount": Decimal(amount),
-        "fee": Decimal(0),
-        "net": Decimal(amount),
-        "currency": "usd",
-        "exchange_rate": None,
-        "source": None,
-        "created": now() - timedelta(hours=1),
-        "available_on": now(),
-        "description": None,
-    }
-    return BalanceTransaction(**(values | told))
 
 
 @pytest.fixture
