@@ -17,7 +17,7 @@ from django.db.models import QuerySet, Sum
 
 from billing import ledger, notices, payment_accounts, recharge_rules, saved_methods, top_up_states, top_ups
 from billing import stripe_gateway as gateway
-from billing.models import Notice, Recharge, TopUp
+from billing.models import Notice, PaymentMethod, Recharge, TopUp
 from billing.periods import bounds, month_of, operator_timezone
 from billing.recharge_rules import Off
 from relayadmin.db import in_transaction, one_at_a_time, server_cursor
@@ -129,7 +129,7 @@ def _take_in(customer_id: int, at: datetime) -> None:
 def _open(customer_id: int, at: datetime) -> TopUp | None:
     """The top-up to charge now, its row made or taken up again under the wallet's lock; None if there is none."""
     wallet = ledger.lock_wallets([customer_id])[customer_id]
-    rule = Recharge.objects.select_related("method").filter(customer_id=customer_id).first()
+    rule = Recharge.objects.select_related("method", "waits_for").filter(customer_id=customer_id).first()
     if rule is None:
         return None
     _judge(rule, at)
@@ -293,7 +293,9 @@ def _judge(rule: Recharge, at: datetime) -> None:
             break
         rule.judged_through = top_up.pk
         _judge_one(rule, top_up, at)
-    if rule.waits_for_id is not None and _has_paid_since(rule):
+    if rule.waits_for is not None and _has_paid_since(rule.waits_for):
+        # What they paid with passed the bank with them there, to be charged later; the card before will be asked again.
+        rule.method = _saved_since(rule.waits_for) or rule.method
         rule.waits_for, before = None, -1
     if rule.judged_through != before:
         rule.save()
@@ -336,11 +338,21 @@ def _count_failure(rule: Recharge, top_up: TopUp, told: dict[str, str], at: date
     )
 
 
-def _has_paid_since(rule: Recharge) -> bool:
+def _has_paid_since(wanted: TopUp) -> bool:
     paid = TopUp.objects.filter(
-        customer_id=rule.customer_id, origin=TopUp.Origin.CHECKOUT, paid_at__gt=rule.waits_for.created_at
+        customer_id=wanted.customer_id, origin=TopUp.Origin.CHECKOUT, paid_at__gt=wanted.created_at
     )
     return paid.exists()
+
+
+def _saved_since(wanted: TopUp) -> PaymentMethod | None:
+    saved = PaymentMethod.objects.filter(
+        customer_id=wanted.customer_id,
+        removed_at=None,
+        is_sandbox=wanted.is_sandbox,
+        created_at__gt=wanted.created_at,
+    )
+    return saved.order_by("-pk").first()
 
 
 def _send_link(customer_id: int, at: datetime) -> None:

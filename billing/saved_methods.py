@@ -164,27 +164,31 @@ def _make_default(method: PaymentMethod) -> None:
     method.save(update_fields=["is_default"])
 
 
-def remove(*, customer_id: int, public_id: str, at: datetime) -> None:
+def remove(*, customer_id: int, public_id: str, at: datetime) -> PaymentMethod:
     """Remove a card here, and then at the provider; if that does not answer, the sweep tells it. Not in a transaction.
 
-    An automatic recharge that used it is off. Raises UnknownMethod, PaymentsNotConfigured.
+    An automatic recharge that used it is off. A second time changes nothing. Raises UnknownMethod,
+    PaymentsNotConfigured.
     """
     if not gateway.configured():
         raise gateway.PaymentsNotConfigured("STRIPE_SECRET_KEY is not set")
 
     def work() -> PaymentMethod:
         ledger.lock_wallets([customer_id])
-        method = PaymentMethod.objects.filter(customer_id=customer_id, public_id=public_id, removed_at=None).first()
+        method = PaymentMethod.objects.filter(customer_id=customer_id, public_id=public_id).first()
         if method is None:
             raise UnknownMethod(public_id)
-        _take_away(method, "Removed by the customer", at=at, look_at=at + RETRY)
+        if method.removed_at is None:
+            _take_away(method, "Removed by the customer", at=at, look_at=at + RETRY)
         return method
 
     method = in_transaction(work)
-    try:
-        _detach(method)
-    except gateway.GatewayUnavailable as error:
-        logger.warning("payment method not detached yet method=%s error=%s", method.public_id, error)
+    if method.look_at is not None:
+        try:
+            _detach(method)
+        except gateway.GatewayUnavailable as error:
+            logger.warning("payment method not detached yet method=%s error=%s", method.public_id, error)
+    return method
 
 
 def _take_away(method: PaymentMethod, because: str, *, at: datetime, look_at: datetime | None = None) -> None:

@@ -15,7 +15,7 @@ from billing.admin.base import OperatorAdmin, Panel, ReadOnlyAdmin
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import METHODS, ExchangeRateForm, PayCurrencyForm
-from billing.models import ExchangeRate, PayCurrency, PaymentAccount, TopUp
+from billing.models import ExchangeRate, PayCurrency, PaymentAccount, PaymentMethod, Receipt, TopUp
 
 OFFER_TONES = {"offered": "success", "no rate yet": "warning", "not offered": ""}
 RATE_TONES = {"holds now": "success", "later": "info", "past": ""}
@@ -23,9 +23,17 @@ MODE_TONES = {"real": "success", "trial": "info"}
 ROWS = 20
 
 
-def mode_of(row: PaymentAccount | TopUp) -> str:
+def mode_of(row: PaymentAccount | PaymentMethod | Receipt | TopUp) -> str:
     """Whether it is about real money: not in the sandbox, and not in the provider's test mode."""
     return "trial" if row.is_sandbox else "real"
+
+
+class ModeColumn:
+    """Whether real money was moved."""
+
+    @display(description="Mode", label=MODE_TONES)
+    def mode_badge(self, obj: Any) -> str:
+        return mode_of(obj)
 
 
 def rate_text(row: ExchangeRate | None) -> str:

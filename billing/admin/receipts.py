@@ -9,13 +9,14 @@ from unfold.decorators import action, display
 from billing import receipt_pdf, receipts
 from billing.admin import html
 from billing.admin.base import Figure, ReadOnlyAdmin, see_other
+from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.models import Receipt, TopUp
 
 
 @admin.register(Receipt)
-class ReceiptAdmin(CustomerColumn, ReadOnlyAdmin):
+class ReceiptAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
     empty_text = "No receipt yet; each paid top-up gets one within a minute."
     actions_detail = ("open_pdf",)
     list_display = (
@@ -26,7 +27,7 @@ class ReceiptAdmin(CustomerColumn, ReadOnlyAdmin):
         "paid_with",
         "paid_at",
         "issued_at",
-        "is_sandbox",
+        "mode_badge",
     )
     list_filter = ("series", "currency", "is_sandbox", CustomerFilter, ("paid_at", DaysFilter))
     list_select_related = ("customer", "top_up")
@@ -47,7 +48,7 @@ class ReceiptAdmin(CustomerColumn, ReadOnlyAdmin):
         ("supplier_name", "supplier_tax_number", "supplier_email"),
         "supplier_address",
         ("customer_name", "customer_email"),
-        "is_sandbox",
+        "mode_badge",
     )
 
     def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -14,6 +14,7 @@ from billing import recharge, recharge_rules, saved_methods
 from billing.admin import html
 from billing.admin.account_forms import ReasonForm
 from billing.admin.base import Figure, Panel, Question, ReadOnlyAdmin, WorkAdmin, see_other
+from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.models import PaymentMethod, Recharge, TopUp, Wallet
@@ -52,9 +53,9 @@ class MethodStateFilter(DropdownFilter):
 
 
 @admin.register(PaymentMethod)
-class PaymentMethodAdmin(CustomerColumn, ReadOnlyAdmin):
+class PaymentMethodAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
     empty_text = "No card was saved yet. Customers save them as they pay, or with POST /api/v1/payment-methods/setup."
-    list_display = ("card", "customer_link", "state_badge", "expires", "is_sandbox", "created_at", "removed_at")
+    list_display = ("card", "customer_link", "state_badge", "expires", "mode_badge", "created_at", "removed_at")
     list_filter = (MethodStateFilter, CustomerFilter, "is_sandbox", ("created_at", DaysFilter))
     list_select_related = ("customer",)
     sortable_by = ()
@@ -70,7 +71,7 @@ class PaymentMethodAdmin(CustomerColumn, ReadOnlyAdmin):
         ("public_id", "stripe_id"),
         ("customer_link", "state_badge"),
         ("card", "expires"),
-        ("created_at", "is_sandbox"),
+        ("created_at", "mode_badge"),
         ("removed_at", "removed_because"),
         "look_at",
     )

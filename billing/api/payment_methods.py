@@ -26,6 +26,7 @@ class PaymentMethodSerializer(serializers.Serializer[Any]):
     exp_year = serializers.IntegerField(allow_null=True)
     is_default = serializers.BooleanField()
     created_at = Moment()
+    removed_at = Moment(allow_null=True)
 
 
 class SetupSerializer(serializers.Serializer[Any]):
@@ -98,13 +99,18 @@ class PaymentMethodView(CustomerView):
     stays_open = ("DELETE",)
 
     @extend_schema(
-        operation_id="removePaymentMethod", tags=["payments"], responses=answers(None, 404, 502, 503, status=204)
+        operation_id="removePaymentMethod",
+        tags=["payments"],
+        responses=answers(PaymentMethodSerializer, 404, 502, 503),
     )
     def delete(self, request: Request, method_id: str) -> Response:
-        """Remove a saved card, here and at the payment provider. An automatic recharge that used it is off."""
+        """Remove a saved card for good, here and at the payment provider; a second time changes nothing.
+
+        An automatic recharge that used it is off.
+        """
         with provider_errors():
             try:
-                saved_methods.remove(customer_id=self.customer.pk, public_id=method_id, at=datetime.now(UTC))
+                method = saved_methods.remove(customer_id=self.customer.pk, public_id=method_id, at=datetime.now(UTC))
             except saved_methods.UnknownMethod as error:
                 raise not_found("payment method", method_id) from error
-        return Response(status=204)
+        return Response(PaymentMethodSerializer(method).data)

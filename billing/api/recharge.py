@@ -29,7 +29,7 @@ class RechargeSerializer(serializers.Serializer[Any]):
     failures = serializers.IntegerField(help_text="Declines in a row; after the third it is off.")
     next_try_at = Moment(allow_null=True, help_text="Nothing is charged before, after a decline or at the cap.")
     waits_for_you = serializers.BooleanField(
-        help_text="The bank wants you to confirm: nothing is charged until you have topped up yourself."
+        help_text="The bank wants to see you: pay the pending top-up in GET /top-ups. Nothing is charged before."
     )
     off_because = serializers.ChoiceField(OFF_BECAUSE, allow_null=True)
     off_message = serializers.CharField(allow_null=True, help_text="Why it is off, if it was not you.")

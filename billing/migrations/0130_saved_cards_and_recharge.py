@@ -49,6 +49,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "saved card",
                 "ordering": ("-id",),
             },
         ),
@@ -105,6 +106,7 @@ class Migration(migrations.Migration):
                 ("updated_at", models.DateTimeField()),
             ],
             options={
+                "verbose_name": "automatic recharge",
                 "ordering": ("-id",),
                 "permissions": (("switch_recharge", "Can switch automatic recharges off and allow them again"),),
             },

@@ -36,6 +36,7 @@ class PaymentMethod(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "saved card"
         indexes = (
             models.Index(
                 fields=["look_at"], condition=models.Q(look_at__isnull=False), name="payment_methods_to_look_at"
@@ -102,6 +103,7 @@ class Recharge(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "automatic recharge"
         permissions = (("switch_recharge", "Can switch automatic recharges off and allow them again"),)
         indexes = (models.Index(fields=["customer"], condition=models.Q(is_on=True), name="recharges_that_are_on"),)
         constraints = (

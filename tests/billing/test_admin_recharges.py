@@ -7,7 +7,7 @@ from django.test import Client
 from pypdf import PdfReader
 
 from billing.models import Notice, OperatorSettings, PaymentMethod, Receipt, Recharge, TopUp
-from tests.operator import fill, log_in, make_staff, page, text_of
+from tests.operator import fill, fill_payments, log_in, make_staff, page, text_of
 from tests.world import Payer
 
 pytestmark = pytest.mark.django_db
@@ -15,7 +15,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def payer() -> Payer:
-    return fill()
+    payer = fill()
+    fill_payments(payer)
+    return payer
 
 
 @pytest.fixture

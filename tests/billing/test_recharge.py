@@ -147,18 +147,28 @@ class TestTheBankWantsTheCustomer:
         assert (page.amount, page.status) == (50, "pending")
         assert (rule_of(waiting).is_on, rule_of(waiting).failures) == (True, 0)
 
-    def test_once_they_have_paid_it_goes_on(self, waiting: Payer, stripe_sandbox: StripeSandbox) -> None:
+    def test_once_they_have_paid_it_goes_on_with_the_card_they_paid_with(
+        self, waiting: Payer, stripe_sandbox: StripeSandbox
+    ) -> None:
         page = TopUp.objects.get(customer=waiting.customer, origin="checkout")
         stripe_sandbox.pay(page.session_id or "")
         top_ups.sync(page.pk, NOW + HOUR)
+        assert saved_methods.sweep(at=NOW + HOUR).looked_at == 1
         assert waiting.balance == 55
         sweep(NOW + HOUR)
         assert rule_of(waiting).waits_for_id is None
+        assert str(rule_of(waiting).method) == "visa •••• 4242"
         assert charged(waiting) == ["failed"]
-        stripe_sandbox.behave(PaymentMethod.objects.earliest("pk").stripe_id, "pays")
         set_recharge(waiting, threshold=Decimal(60))
         sweep(NOW + 2 * HOUR)
-        assert charged(waiting) == ["failed", "paid"]
+        assert (charged(waiting), waiting.balance) == (["failed", "paid"], 105)
+
+    def test_who_saved_no_other_card_goes_on_with_the_same(self, waiting: Payer, stripe_sandbox: StripeSandbox) -> None:
+        page = TopUp.objects.get(customer=waiting.customer, origin="checkout")
+        stripe_sandbox.pay(page.session_id or "", method="alipay")
+        top_ups.sync(page.pk, NOW + HOUR)
+        sweep(NOW + HOUR)
+        assert (rule_of(waiting).waits_for_id, str(rule_of(waiting).method)) == (None, "visa •••• 3184")
 
     def test_a_page_that_died_before_it_was_sent_is_opened_once(self, stripe_sandbox: StripeSandbox) -> None:
         payer = make_payer(credit="5")

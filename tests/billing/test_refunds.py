@@ -458,6 +458,6 @@ def test_a_part_goes_back_in_what_the_currency_can_pay_and_the_rest_is_the_rest(
     for number, amount in enumerate(("3.33", "6.67")):
         refund(payer, amount, key=str(number))
         send_all(payer)
-    sent = [one["params"]["amount"] for one in stripe_sandbox.requests() if one["path"] == "/v1/refunds"]
+    sent = [int(one["params"]["amount"]) for one in stripe_sandbox.requests() if one["path"] == "/v1/refunds"]
     assert tuple(sent) == parts
     assert (payer.balance, set(Refund.objects.values_list("status", flat=True))) == (0, {"succeeded"})

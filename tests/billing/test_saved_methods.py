@@ -9,6 +9,7 @@ from django.db import IntegrityError
 
 from billing import payment_accounts, saved_methods, stripe_gateway, top_ups
 from billing.models import PaymentAccount, PaymentMethod
+from tests.payments import receive
 from tests.payments_sandbox import StripeSandbox
 from tests.saved_cards import rule_of, save_card, set_recharge
 from tests.world import Payer, make_payer
@@ -132,14 +133,16 @@ class TestRemoving:
         card.refresh_from_db()
         assert (card.removed_at, card.look_at) == (NOW, None)
 
-    def test_of_what_is_removed_or_another_customer_s_is_refused(self, stripe_sandbox: StripeSandbox) -> None:
+    def test_of_another_customer_s_is_refused_and_a_second_time_changes_nothing(
+        self, stripe_sandbox: StripeSandbox
+    ) -> None:
         ada, bob = make_payer(), make_payer()
         card = save_card(ada, stripe_sandbox)
         with pytest.raises(saved_methods.UnknownMethod):
             saved_methods.remove(customer_id=bob.customer.pk, public_id=card.public_id, at=NOW)
         saved_methods.remove(customer_id=ada.customer.pk, public_id=card.public_id, at=NOW)
-        with pytest.raises(saved_methods.UnknownMethod):
-            saved_methods.remove(customer_id=ada.customer.pk, public_id=card.public_id, at=NOW)
+        again = saved_methods.remove(customer_id=ada.customer.pk, public_id=card.public_id, at=NOW + MINUTE)
+        assert again.removed_at == NOW
         with pytest.raises(saved_methods.UnknownMethod):
             saved_methods.set_default(customer_id=ada.customer.pk, public_id=card.public_id)
 
@@ -202,3 +205,20 @@ def _setup(payer: Payer) -> str:
 def _sessions(stripe: StripeSandbox) -> list[str]:
     made = stripe_gateway.checkouts_created(NOW - timedelta(hours=1), NOW + timedelta(hours=1))
     return [session.id for session in made]
+
+
+class TestByWebhook:
+    """In whatever order and however often they come, the same cards are saved."""
+
+    @pytest.mark.parametrize("order", [list, lambda sent: list(reversed(sent)), lambda sent: sent + sent])
+    def test_a_card_is_saved_and_removed(self, stripe_sandbox: StripeSandbox, order: Any) -> None:
+        payer = make_payer()
+        _setup(payer)
+        stripe_sandbox.pay(_sessions(stripe_sandbox)[0])
+        receive(order(stripe_sandbox.deliveries()))
+        assert cards_of(payer) == [("4242", True)]
+        set_recharge(payer)
+        stripe_sandbox.detach(PaymentMethod.objects.get(customer=payer.customer).stripe_id)
+        receive(order(stripe_sandbox.deliveries()))
+        assert cards_of(payer) == []
+        assert rule_of(payer).off_because == "removed"

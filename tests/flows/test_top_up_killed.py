@@ -69,10 +69,11 @@ def deadly(step: Step, real: Callable[..., Any]) -> Callable[..., Any]:
         is_now = next(turns) == step.left
         if is_now and not step.is_after:
             raise Killed
-        answer = real(*args, **kwargs)
-        if is_now:
-            raise Killed
-        return answer
+        try:
+            return real(*args, **kwargs)
+        finally:
+            if is_now:
+                raise Killed
 
     return die
 
