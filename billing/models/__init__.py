@@ -1,8 +1,18 @@
 from billing.models.accounts import AccountChange, WalletAdjustment
+from billing.models.billing_profiles import BillingProfile, TaxRate
 from billing.models.credits import Grant, GrantChange, GrantReturn, GrantUse, ScheduledGrant
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
-from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
+from billing.models.invoices import (
+    CreditNote,
+    CreditNoteLine,
+    CustomerClosing,
+    Invoice,
+    InvoiceLine,
+    InvoiceSeries,
+    InvoiceTax,
+    PeriodClosing,
+)
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
@@ -26,7 +36,11 @@ __all__ = [
     "Account",
     "AccountChange",
     "Alarm",
+    "BillingProfile",
+    "CreditNote",
+    "CreditNoteLine",
     "Customer",
+    "CustomerClosing",
     "Dispute",
     "Entry",
     "ExchangeRate",
@@ -39,6 +53,7 @@ __all__ = [
     "Invoice",
     "InvoiceLine",
     "InvoiceSeries",
+    "InvoiceTax",
     "JobRun",
     "Membership",
     "Notice",
@@ -46,6 +61,7 @@ __all__ = [
     "PayCurrency",
     "PaymentAccount",
     "PaymentMethod",
+    "PeriodClosing",
     "Receipt",
     "Recharge",
     "RedemptionCode",
@@ -54,6 +70,7 @@ __all__ = [
     "ScheduledGrant",
     "SpendCounter",
     "SpendLimit",
+    "TaxRate",
     "TopUp",
     "Transfer",
     "VerifiedWallet",
