@@ -28,6 +28,12 @@ def lock_account(customer_id: int) -> tuple[Customer, ledger.LockedWallet]:
     return customer, wallet
 
 
+def check_open(customer_id: int) -> None:
+    """Raise AccountClosed if a gift to this customer, whose wallet is locked, would be of no use to it."""
+    if Customer.objects.filter(pk=customer_id, status=Customer.Status.CLOSED).exists():
+        raise AccountClosed("the account is closed: write its debt off, or reopen it before you give it credit")
+
+
 def check_reason(reason: str) -> None:
     """Raise InvalidChange unless there is a reason."""
     if not 1 <= len(reason.strip()) <= 500 or "\x00" in reason:

@@ -3,8 +3,9 @@
 More to pay is charged as usage is. Money back cures debt first. What is left goes back to the grants that had paid, the
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
-that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What had been
-written off is taken up again first (billing.write_offs): nobody had paid it.
+that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What neither
+debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
+paid it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,17 +99,20 @@ def _give_back(
     given, unpaid = _plan(amounts, lowered, wallets)
     if unpaid:
         write_offs.take_up(unpaid, wallets=wallets, job=job, at=at)
-        given, unpaid = _plan(amounts, lowered, wallets)
-        assert not unpaid, "what was taken up again is debt or was paid by a grant"
+        given, _ = _plan(amounts, lowered, wallets, is_taken_up=True)
     numbers = ledger.post([_posting(returns, job, reason) for returns in given], wallets=wallets, at=at)
     _save(list(zip(numbers, given, strict=True)))
     return dict(zip(amounts, numbers, strict=True))
 
 
 def _plan(
-    amounts: Mapping[_Key, Decimal], lowered: Sequence[Change], wallets: Mapping[int, ledger.LockedWallet]
+    amounts: Mapping[_Key, Decimal],
+    lowered: Sequence[Change],
+    wallets: Mapping[int, ledger.LockedWallet],
+    *,
+    is_taken_up: bool = False,
 ) -> tuple[list[_Returns], dict[int, Decimal]]:
-    """What goes back to which grants; and by customer, what neither debt nor a use of a grant accounts for (USD)."""
+    """What goes back to which grants; and by customer, what was written off of it, unless that is taken up (USD)."""
     owed = debts([wallets[customer_id] for customer_id in {customer_id for customer_id, _ in amounts}])
     uses = _uses_of({(change.customer_id, number) for change in lowered for number in change.charged_by})
     given: list[_Returns] = []
@@ -118,15 +122,22 @@ def _plan(
         owed[customer_id] = EXACT.subtract(owed[customer_id], cured)
         returns = _Returns(customer_id, period, amount, cured)
         of_period = [change for change in lowered if (change.customer_id, change.period) == (customer_id, period)]
-        rest = _choose(returns, of_period, uses)
+        rest = _choose_own(returns, of_period, uses)
+        if rest and not is_taken_up:
+            since = min((number for change in of_period for number in change.charged_by), default=0)
+            before = unpaid.get(customer_id, ZERO)
+            given_up = min(rest, EXACT.subtract(write_offs.written_off(customer_id, since=since), before))
+            if given_up > 0:
+                unpaid[customer_id] = EXACT.add(before, given_up)
+                rest = EXACT.subtract(rest, given_up)
         if rest:
-            unpaid[customer_id] = EXACT.add(unpaid.get(customer_id, ZERO), rest)
+            _choose_newest(returns, uses, rest)
         given.append(returns)
     return given, unpaid
 
 
-def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> Decimal:
-    """Decide which uses are undone for what no debt has swallowed; returns what no grant has paid."""
+def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> Decimal:
+    """Undo these events' own uses for what no debt has swallowed; returns the rest, which was charged as debt."""
     rest = EXACT.subtract(returns.amount, returns.cured)
     # Events that the same transfers charged are one.
     wanted: dict[tuple[int, ...], Decimal] = {}
@@ -138,12 +149,16 @@ def _choose(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, 
             for use in uses.get((returns.customer_id, number), ()):
                 part = _take(returns, use, limit)
                 limit, rest = EXACT.subtract(limit, part), EXACT.subtract(rest, part)
-    if rest:
-        for use in _newest_uses(returns.customer_id, uses):
-            rest = EXACT.subtract(rest, _take(returns, use, rest))
-            if not rest:
-                break
     return rest
+
+
+def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> None:
+    """Undo whatever was used last for what was debt once, and was paid."""
+    for use in _newest_uses(returns.customer_id, uses):
+        rest = EXACT.subtract(rest, _take(returns, use, rest))
+        if not rest:
+            return
+    raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:

@@ -5,13 +5,15 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from billing import burning, customers, holds, ledger
+from billing import burning, customers, holds, ledger, manual
 from billing.accounts import check_reason, lock_account, record, set_status
 from billing.credits import debts
 from billing.models import Account, AccountChange, Customer, Hold, ScheduledGrant, Transfer
 from billing.suspension import open_causes
 from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
+
+WHY = "Account closed"  # stands on what closing posts, cancels and withdraws
 
 
 class PaidCredit(StrEnum):
@@ -42,6 +44,7 @@ class Closed:
     expired: Decimal
     debt: Decimal
     released: int
+    withdrawn: int
     is_new: bool
 
 
@@ -50,8 +53,9 @@ def close(
 ) -> Closed:
     """Close an account: no authorization from now on, no access token, no credit, no credit line.
 
-    Paid credit goes to refunds pending or, with the rest, to breakage. Debt stays on the wallet. Raises HoldsOpen,
-    InvalidChange, ledger.UnknownCustomer. A second time changes nothing.
+    Paid credit goes to refunds pending or, with the rest, to breakage. Debt stays on the wallet. Credit that has not
+    begun is cancelled, adjustments that wait for a second person are withdrawn. A second time changes nothing.
+    Raises HoldsOpen, InvalidChange, ledger.UnknownCustomer.
     """
     check_reason(reason)
 
@@ -63,15 +67,16 @@ def close(
         wallet = ledger.lock_wallets([customer_id])[customer_id]
         refunded, expired = _empty(wallet, paid_credit, actor=actor, at=at)
         ScheduledGrant.objects.filter(customer_id=customer_id, posted_at=None, cancelled_at=None).update(
-            cancelled_at=at, cancelled_by=actor, cancelled_because="Account closed"
+            cancelled_at=at, cancelled_by=actor, cancelled_because=WHY
         )
+        withdrawn = manual.withdraw_all(customer_id=customer_id, note=WHY, actor=actor, at=at)
         before, limit = customer.status, wallet.credit_limit
         if limit:
             wallet.credit_limit = ZERO
             ledger.save_credit_limit(wallet)
         set_status(customer, Customer.Status.CLOSED)
         tokens = customers.revoke_all_access_tokens(customer_id=customer_id, at=at)
-        closed = Closed(refunded, expired, debts([wallet])[customer_id], released, is_new=True)
+        closed = Closed(refunded, expired, debts([wallet])[customer_id], released, len(withdrawn), is_new=True)
         record(
             customer,
             AccountChange.Kind.CLOSED,
@@ -86,6 +91,7 @@ def close(
                 "expired": amount_text(closed.expired),
                 "debt": amount_text(closed.debt),
                 "released_holds": released,
+                "withdrawn_adjustments": withdrawn,
                 "credit_limit": amount_text(limit),
                 "access_tokens": tokens,
             },
@@ -126,7 +132,8 @@ def _closed_before(customer_id: int) -> Closed:
     last = AccountChange.objects.filter(customer_id=customer_id, kind=AccountChange.Kind.CLOSED).first()
     told = last.details if last is not None else {}
     refunded, expired, debt = (Decimal(told.get(name, "0")) for name in ("refunded", "expired", "debt"))
-    return Closed(refunded, expired, debt, int(told.get("released_holds", 0)), is_new=False)
+    released, withdrawn = int(told.get("released_holds", 0)), len(told.get("withdrawn_adjustments", ()))
+    return Closed(refunded, expired, debt, released, withdrawn, is_new=False)
 
 
 def _end_holds(customer_id: int, *, release_holds: bool, at: datetime) -> int:
@@ -161,7 +168,7 @@ def _empty(
         # An account that was reopened can be closed again; its wallet has moved since.
         f"closing:{wallet.version}",
         [(account, amount) for account, amount in sides if amount],
-        reason="Account closed",
+        reason=WHY,
         actor=actor,
     )
     (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import debt_parts, ledger
+from billing import accounts, debt_parts, ledger
 from billing.models import Account, Grant, GrantUse, OperatorSettings, ScheduledGrant, Transfer
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
@@ -70,7 +70,8 @@ def grant(
     the operator's, counted from when it begins, and other credit none. Paid credit is refundable unless said otherwise.
     It comes from the account of its kind unless `source` names another, which only credit that begins now may.
 
-    Raises InvalidGrant, GrantKeyConflict (same key, other grant), ledger.UnknownCustomer.
+    A closed account gets no gifts; payments, which may come late, it does. Raises InvalidGrant, GrantKeyConflict (same
+    key, other grant), accounts.AccountClosed, ledger.UnknownCustomer.
     """
     asked = ScheduledGrant(
         customer_id=customer_id,
@@ -97,6 +98,8 @@ def grant(
             if any(getattr(known, name) != getattr(asked, name) for name in _SAME):
                 raise GrantKeyConflict(f"the key {key!r} was used for another grant; choose another key")
             return Granted(grant=known.public_id, balance=wallet.balance)
+        if kind != Grant.Kind.PAID:
+            accounts.check_open(customer_id)
         begins = at if effective_at is None else max(at, effective_at)
         if not asked.expiry_asked and kind == Grant.Kind.PAID:
             asked.expires_at = _default_expiry(begins)

@@ -166,7 +166,7 @@ FROM (
     FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=full)}
     GROUP BY e.customer_id, e.used_by_id
 ) r JOIN billing_transfer t ON t.customer_id = r.customer_id AND t.id = r.used_by_id
-WHERE t.kind IN ('expiry', 'void') ORDER BY r.customer_id, r.used_by_id"""
+WHERE t.customer_id {HERE} AND t.kind IN ('expiry', 'void') ORDER BY r.customer_id, r.used_by_id"""
 
 
 _SCHEDULED = f"""
@@ -186,11 +186,15 @@ FROM (
 WHERE c.amount <> coalesce(g.amount, 0) ORDER BY c.redeemed_by_id, c.grant_id"""
 
 
+def uses_sql(*, full: bool) -> str:
+    """What is left of grants against what was used of them."""
+    return _USES if full else _USES_SINCE
+
+
 def grant_checks(*, full: bool) -> tuple[str, ...]:
-    """The statements to run, for billing.checks.differences."""
+    """All other statements to run, for billing.checks.differences."""
     return (
         _CREDIT,
-        _USES if full else _USES_SINCE,
         _returns_sql(full=full),
         _accounts_sql(full=full),
         _by_hand_sql(full=full),

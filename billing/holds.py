@@ -327,6 +327,34 @@ def settle(settlements: Sequence[Settlement], *, wallets: Mapping[int, ledger.Lo
     return result
 
 
+def undraw(settlements: Sequence[Settlement], *, wallets: Mapping[int, ledger.LockedWallet], at: datetime) -> None:
+    """Have open holds of locked wallets hold again what these settlements have drawn, which count no longer.
+
+    What was charged for them has been given back before. A hold that is no longer open is left as it is.
+    """
+    assert connection.in_atomic_block
+    if not settlements:
+        return
+    holds = _read_holds({(item.customer_id, item.number) for item in settlements})
+    changed: dict[tuple[int, int], Hold] = {}
+    held_again: list[spending.Change] = []
+    for item in settlements:
+        hold = holds.get((item.customer_id, item.number))
+        if hold is None or hold.status != Hold.Status.OPEN:
+            continue
+        changed[item.customer_id, item.number] = hold
+        hold.settled = EXACT.subtract(hold.settled, item.amount)
+        remaining = max(ZERO, EXACT.subtract(hold.amount, hold.settled))
+        more = EXACT.subtract(remaining, hold.remaining)
+        hold.remaining = remaining
+        wallets[item.customer_id].held = EXACT.add(wallets[item.customer_id].held, more)
+        held_again.append(spending.Change(item.customer_id, hold.scope, hold.created_at, ZERO, more))
+    if changed:
+        _write_holds(list(changed.values()))
+        ledger.save_held(wallets[customer_id] for customer_id in {customer_id for customer_id, _ in changed})
+        spending.count(held_again, wallets=wallets, at=at)
+
+
 def _read_holds(wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Hold]:
     ordered = sorted(wanted)
     columns = (

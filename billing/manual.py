@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing import burning, credits, ledger, write_offs
+from billing import accounts, burning, credits, ledger, write_offs
 from billing.models import Account, Customer, Grant, OperatorSettings, Transfer, WalletAdjustment
 from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
@@ -16,7 +16,8 @@ from relayadmin.money import EXACT, ZERO, amount_text
 Kind = WalletAdjustment.Kind
 Status = WalletAdjustment.Status
 
-CREDITS = (Kind.GOODWILL, Kind.PROMOTIONAL, Kind.PAID, Kind.MONEY_BACK)
+GIFTS = (Kind.GOODWILL, Kind.PROMOTIONAL)
+CREDITS = (*GIFTS, Kind.PAID, Kind.MONEY_BACK)
 # What a debit may count as. Usage revenue is not among them: what is charged for usage stands on invoices.
 DEBIT_ACCOUNTS = (
     Account.OTHER_REVENUE,
@@ -59,10 +60,10 @@ class UnknownAdjustment(LookupError):
 
 
 class AlreadyDecided(Exception):
-    """It does not wait any more."""
+    """It does not wait any more; `note` says why, if it was not posted."""
 
-    def __init__(self, status: str) -> None:
-        super().__init__(f"this adjustment is {status} already")
+    def __init__(self, status: str, note: str = "") -> None:
+        super().__init__(f"this adjustment is {status} already{note and ': '}{note}")
         self.status = status
 
 
@@ -112,8 +113,8 @@ def needs_second_person(amount: Decimal) -> bool:
 def ask(*, customer_id: int, wanted: Wanted, key: str, person: Person, at: datetime) -> WalletAdjustment:
     """Adjust a wallet, once per key: at once, or pending if the amount needs a second person.
 
-    Raises InvalidAdjustment, AdjustmentKeyConflict, TooLittleCredit, write_offs.NothingOwed, credits.InvalidGrant,
-    ledger.UnknownCustomer.
+    A closed account gets no gifts. Raises InvalidAdjustment, AdjustmentKeyConflict, TooLittleCredit,
+    write_offs.NothingOwed, credits.InvalidGrant, accounts.AccountClosed, ledger.UnknownCustomer.
     """
     _check(wanted, key, at)
 
@@ -124,6 +125,8 @@ def ask(*, customer_id: int, wanted: Wanted, key: str, person: Person, at: datet
         before = WalletAdjustment.objects.filter(customer_id=customer_id, key=key).first()
         if before is not None:
             return _asked_before(before, wanted)
+        if wanted.kind in GIFTS:
+            accounts.check_open(customer_id)
         row = WalletAdjustment.objects.create(
             customer_id=customer_id,
             kind=wanted.kind,
@@ -175,6 +178,14 @@ def reject(*, adjustment_id: int, person: Person, note: str, at: datetime) -> Wa
     return in_transaction(work)
 
 
+def withdraw_all(*, customer_id: int, note: str, actor: str, at: datetime) -> list[str]:
+    """Withdraw all that waits for a second person, of a customer whose wallet is locked; returns the public ids."""
+    waiting = WalletAdjustment.objects.filter(customer_id=customer_id, status=Status.PENDING)
+    withdrawn = list(waiting.order_by("pk").values_list("public_id", flat=True))
+    waiting.update(status=Status.WITHDRAWN, decided_by=actor, decided_at=at, note=note)
+    return withdrawn
+
+
 def _check(wanted: Wanted, key: str, at: datetime) -> None:
     if wanted.kind not in Kind.values:
         raise InvalidAdjustment("kind", f"kind must be one of {', '.join(Kind.values)}")
@@ -220,7 +231,7 @@ def _lock(adjustment_id: int) -> tuple[WalletAdjustment, ledger.LockedWallet]:
     wallet = ledger.lock_wallets([customer_id])[customer_id]
     row = WalletAdjustment.objects.get(pk=adjustment_id)
     if row.status != Status.PENDING:
-        raise AlreadyDecided(row.status)
+        raise AlreadyDecided(row.status, row.note)
     return row, wallet
 
 

@@ -23,6 +23,13 @@ class News:
     data: Mapping[str, Any]
 
 
+_ANNOUNCE = """
+INSERT INTO billing_notice (customer_id, kind, key, data, created_at)
+SELECT customer_id, kind, key, data::jsonb, %s
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS t (customer_id, kind, key, data)
+ON CONFLICT (customer_id, kind, key) DO NOTHING"""
+
+
 def announce(*, customer_id: int, kind: str, key: str, data: Mapping[str, Any], at: datetime) -> bool:
     """Tell a customer one thing; False if it was told before. In the caller's transaction, if it has one."""
     return announce_all([News(customer_id, kind, key, data)], at=at) == 1
@@ -36,10 +43,7 @@ def announce_all(news: Sequence[News], *, at: datetime) -> int:
     ordered = sorted(news, key=lambda item: (item.customer_id, item.kind, item.key))
     with server_cursor() as cursor:
         cursor.execute(
-            "INSERT INTO billing_notice (customer_id, kind, key, data, created_at)"
-            " SELECT customer_id, kind, key, data::jsonb, %s"
-            " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS t (customer_id, kind, key, data)"
-            " ON CONFLICT (customer_id, kind, key) DO NOTHING",
+            _ANNOUNCE,
             [
                 at,
                 number_array([item.customer_id for item in ordered]),

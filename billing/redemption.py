@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from django.db import IntegrityError
 
-from billing import credits
+from billing import credits, manual
 from billing.models import Grant, RedemptionCode, RedemptionGuesses
 from relayadmin.db import in_transaction, server_cursor
 
@@ -102,6 +102,9 @@ def make_codes(*, terms: Terms, count: int, actor: str, key: str, at: datetime) 
     _check_terms(terms, at)
     if not 1 <= count <= MOST_AT_ONCE:
         raise CannotMake("count", f"count must be from 1 to {MOST_AT_ONCE:,}")
+    # What one code gives, or all codes of one customer, is what one person may give by hand.
+    if manual.needs_second_person(terms.amount * (1 if terms.customer_id is None else count)):
+        raise CannotMake("amount", "so much needs a second person: ask for it with “Adjust” on the customer's page")
     texts = [_new_code() for _ in range(count)]
     rows = [
         RedemptionCode(

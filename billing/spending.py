@@ -15,6 +15,7 @@ from django.db import connection
 from billing.ledger import LockedWallet
 from billing.models import SpendCounter, SpendLimit, Wallet
 from billing.models.spending import CUSTOMER_SCOPE, Span
+from billing.spend_notices import Passed, newly_passed, tell
 from relayadmin.db import number_array, server_cursor, text_array
 
 KEPT_DAYS = 62  # what is older than two months judges nothing, and is neither counted nor kept
@@ -38,9 +39,10 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     held: Decimal
 
 
-# A window is counted from the one in which its limit was set, which was counted anew then.
+# A window is counted from the one in which its limit was set, which was counted anew then. Nobody else inserts or
+# changes a row in between: the wallet's lock is held. What is told comes back from the same statement.
 _COUNT = f"""
-MERGE INTO billing_spendcounter c USING (
+WITH change AS MATERIALIZED (
     SELECT t.customer_id, l.scope, l.span, date_trunc(l.span, t.moment AT TIME ZONE o.timezone)::date AS starts_on,
            sum(t.spent) AS spent, sum(t.held) AS held
     FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[])
@@ -53,14 +55,22 @@ MERGE INTO billing_spendcounter c USING (
     WHERE date_trunc(l.span, t.moment AT TIME ZONE o.timezone)::date >= l.counts_from
         AND (t.moment AT TIME ZONE o.timezone)::date > (%s::timestamptz AT TIME ZONE o.timezone)::date - {KEPT_DAYS}
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-) s ON c.customer_id = s.customer_id AND c.scope = s.scope AND c.span = s.span AND c.starts_on = s.starts_on
-WHEN MATCHED THEN UPDATE SET spent = c.spent + s.spent, held = c.held + s.held
-WHEN NOT MATCHED THEN INSERT (customer_id, scope, span, starts_on, spent, held)
-    VALUES (s.customer_id, s.scope, s.span, s.starts_on, s.spent, s.held)"""
+), changed AS (
+    UPDATE billing_spendcounter c SET spent = c.spent + s.spent, held = c.held + s.held FROM change s
+    WHERE c.customer_id = s.customer_id AND c.scope = s.scope AND c.span = s.span AND c.starts_on = s.starts_on
+    RETURNING c.customer_id, c.scope, c.span, c.starts_on, c.spent, s.spent AS added
+), new AS (
+    INSERT INTO billing_spendcounter (customer_id, scope, span, starts_on, spent, held)
+    SELECT customer_id, scope, span, starts_on, spent, held FROM change s WHERE NOT EXISTS (
+        SELECT FROM billing_spendcounter c WHERE c.customer_id = s.customer_id AND c.scope = s.scope AND c.span = s.span
+            AND c.starts_on = s.starts_on
+    )
+    RETURNING customer_id, scope, span, starts_on, spent, spent AS added
+){newly_passed("(SELECT * FROM changed UNION ALL SELECT * FROM new)")}"""
 
 
 def count(changes: Sequence[Change], *, wallets: Mapping[int, LockedWallet], at: datetime) -> None:
-    """Add to the counters of those locked wallets that count, in one statement."""
+    """Add to the counters of those locked wallets that count, and tell of the limits that are thereby used."""
     assert connection.in_atomic_block
     counted = [change for change in changes if wallets[change.customer_id].counts_spend]
     if not counted:
@@ -78,6 +88,8 @@ def count(changes: Sequence[Change], *, wallets: Mapping[int, LockedWallet], at:
                 at,
             ],
         )
+        passed = cursor.fetchall()
+    tell([Passed(*row) for row in passed], at=at)
 
 
 def put_limit(

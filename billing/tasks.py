@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from billing import expiry, holds, idempotent_answers, jobs, scheduled_grants, spending, suspension
+from billing import debt_notices, expiry, holds, idempotent_answers, jobs, scheduled_grants, spending, suspension
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
@@ -73,6 +73,18 @@ def apply_debt_policy() -> dict[str, Any] | None:
             outcome.result = {"suspended": policed.suspended, "resumed": policed.resumed}
 
     return jobs.run_alone("billing.apply_debt_policy", work, at=at)
+
+
+@shared_task(name="billing.tell_debtors")
+def tell_debtors() -> dict[str, Any] | None:
+    """Tell customers whose keys have stopped for what they owe."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        told = debt_notices.tell(at=at)
+        outcome.result = {"told": told} if told else None
+
+    return jobs.run_alone("billing.tell_debtors", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

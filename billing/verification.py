@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.checks import HERE, SINCE, Difference, Scope, differences, fetch, rows_after
-from billing.grant_checks import grant_checks
+from billing.grant_checks import grant_checks, uses_sql
 from relayadmin.db import number_array, server_cursor
 
 
@@ -140,7 +140,7 @@ def check_accounts(scope: Scope) -> list[Difference]:
         found += differences(_wallets_sql(full=full), some) + differences(_running_sql(full=full), some)
     for sql in (_HELD, _INVOICES, *((_RESOLVED,) if full else ()), *grant_checks(full=full)):
         found += differences(sql, scope)
-    return found
+    return found + differences(uses_sql(full=full), scope, by_page=full)
 
 
 def check_transfers(scope: Scope) -> list[Difference]:

@@ -60,8 +60,7 @@ def take_up(
     numbers: dict[int, int] = {}
     for customer_id, amount in sorted(amounts.items()):
         wallet = wallets[customer_id]
-        given_up = _written_off(customer_id)
-        assert amount <= given_up, f"customer number {customer_id} gets back {amount} USD that no grant has paid"
+        assert amount <= written_off(customer_id), "more is taken up than was written off"
         parts = burning.choose(wallet, amount)
         promotional = burning.sum_of([part for part in parts if part.is_promotional])
         entries = [(Account.WALLET.value, -amount), (Account.WRITE_OFFS.value, amount)]
@@ -80,14 +79,15 @@ def take_up(
     return numbers
 
 
-def _written_off(customer_id: int) -> Decimal:
-    """What is written off of a customer's debt over all time (USD), less what was taken up again."""
+def written_off(customer_id: int, *, since: int = 0) -> Decimal:
+    """What is written off of a customer's debt since a transfer (USD), less what was taken up again."""
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t"
+            "SELECT coalesce(sum(e.amount), 0), coalesce(sum(e.amount) FILTER (WHERE t.id > %s), 0)"
+            " FROM billing_transfer t"
             " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16"
             " WHERE t.customer_id = %s AND t.kind = 'write_off' AND e.account = 'wallet'",
-            [customer_id],
+            [since, customer_id],
         )
-        (amount,) = cursor.fetchone() or (ZERO,)
-    return EXACT.plus(Decimal(amount))
+        ever, lately = cursor.fetchone() or (ZERO, ZERO)
+    return EXACT.plus(max(ZERO, min(Decimal(ever), Decimal(lately))))

@@ -2,7 +2,8 @@
 
 What a correction names is judged under the wallet's lock:
 
-- an estimate that was charged is taken back, at what it counts for now; one that is still parked is not charged at all;
+- an estimate that was charged is taken back, at what it counts for now, and the hold that it drew on holds that again;
+  one that is still parked is not charged at all;
 - what has not come yet, or itself waits for what it corrects, may still come: the correction is parked;
 - what was no estimate, or was replaced before, stands as it is. The correction speaks of a call that is charged
   already, so it is refused: counted as a duplicate, kept beside the parked events and recorded as a conflict;
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from billing import ledger
+from billing import holds, ledger
 from metering import adjustments, rings
 from metering.ingestion import Event
 from metering.models import UsageAdjustment
@@ -187,3 +188,21 @@ def take_back(
         for (customer_id, replaced_by), number in sorted(charged.items())
     ]
     adjustments.adjust(changes, wallets=wallets, job=f"correction:{settlement}", reason=REASON, at=at)
+    holds.undraw(_drawn(charged), wallets=wallets, at=at)
+
+
+def _drawn(charged: dict[tuple[int, int], int]) -> list[holds.Settlement]:
+    """What charged estimates, by the corrections that replace them, have drawn on holds that they named."""
+    customer_ids = [customer_id for customer_id, _ in charged]
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT e.customer_id, e.hold_id, e.charge FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, id)"
+            " JOIN metering_usageevent e ON e.customer_id = t.customer_id AND e.id = t.id"
+            " WHERE e.hold_id IS NOT NULL AND e.charge > 0",
+            [number_array(customer_ids), number_array(charged.values())],
+            binary=True,
+        )
+        return [
+            holds.Settlement(customer_id, hold_number, charge, is_last=False)
+            for customer_id, hold_number, charge in cursor.fetchall()
+        ]

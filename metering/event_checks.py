@@ -9,42 +9,15 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from billing.checks import DIFFERENCES_MAX, Difference, Scope, fetch
+from billing.checks import DIFFERENCES_MAX, HERE, Difference, Scope, differences, fetch
+from metering.adjustment_checks import sides_sql, steps_sql
+from metering.checks import ALL_EVENTS, ALL_KEYS, KEYS_DIFFER, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE
 from metering.meters import NAMES
 from metering.models import EventKey, PriceSet, UsageAdjustment, UsageEvent
 from relayadmin import ids
 from relayadmin.db import number_array
 from relayadmin.money import EXACT, ZERO, amount_text, line_amount
 
-HERE = "BETWEEN %(first)s::bigint AND %(last)s::bigint"
-SINCE = f"""
-WITH since AS MATERIALIZED (
-    SELECT w.customer_id, w.closed_through, coalesce(v.event_number, 0) AS after_event,
-           coalesce(v.transfer_number, 0) AS after_transfer, coalesce(v.adjustment_number, 0) AS after_adjustment,
-           coalesce(v.charge, 0) AS charge,
-           coalesce(v.verified_at, '-infinity') AS verified_at
-    FROM billing_wallet w
-    LEFT JOIN metering_verifiedusage v ON v.customer_id = w.customer_id AND NOT %(full)s::boolean
-    WHERE w.customer_id {HERE}
-)"""
-ALL_EVENTS = f"(SELECT * FROM metering_usageevent WHERE customer_id {HERE})"
-# Parked events took their number when they came: those settled since have a later transfer, or none if they are free.
-NEW_EVENTS = f"""(
-    SELECT e.* FROM since s JOIN metering_usageevent e ON e.customer_id = s.customer_id AND e.id > s.after_event
-    WHERE e.customer_id {HERE}
-    UNION ALL
-    SELECT e.* FROM since s
-    JOIN metering_parkedevent p ON p.customer_id = s.customer_id AND p.number <= s.after_event
-        AND p.resolution = 'settled'
-    JOIN metering_usageevent e ON e.customer_id = p.customer_id AND e.id = p.number
-    WHERE coalesce(e.transfer_id, s.after_transfer + 1) > s.after_transfer
-)"""
-ALL_ADJUSTMENTS = f"(SELECT * FROM metering_usageadjustment WHERE customer_id {HERE})"
-NEW_ADJUSTMENTS = f"""(
-    SELECT a.* FROM since s
-    JOIN metering_usageadjustment a ON a.customer_id = s.customer_id AND a.id > s.after_adjustment
-    WHERE a.customer_id {HERE}
-)"""
 _HOUR = "date_bin('1 hour', occurred_at, '0001-01-01 00:00+00')"
 _ALL_HOURS = f"(SELECT * FROM metering_usagehour WHERE customer_id {HERE})"
 _TOUCHED_HOURS = f"""(
@@ -73,22 +46,11 @@ _PARTS_DIFFER = """(e.model_id, e.price_set_id) <>
         SELECT used.key AS meter, sum(used.value::numeric) AS quantity
         FROM jsonb_array_elements(e.parts) AS listed (part), jsonb_each_text(part->'quantities') AS used
         GROUP BY used.key) AS summed)"""
-# What adjustments take off and add, with the columns of their event: they count in its hour, in a period of their own.
-_SIDES = """
-    SELECT e.customer_id, e.id, e.occurred_at, a.period, e.api_key_id, side.* FROM {source} e
-    JOIN metering_usageadjustment a ON a.customer_id = e.customer_id AND a.event_number = e.id
-        AND a.customer_id {here}
-    CROSS JOIN LATERAL (VALUES
-        (-1, a.old_model_id, a.old_channel_id, a.old_price_set_id, a.old_charge::numeric, a.old_cost::numeric,
-            a.old_quantities, a.old_parts),
-        (1, a.new_model_id, a.new_channel_id, a.new_price_set_id, a.new_charge, a.new_cost, a.new_quantities,
-            a.new_parts)
-    ) side (sign, model_id, channel_id, price_set_id, charge, cost, quantities, parts)
-    WHERE side.price_set_id IS NOT NULL
-"""
+# Whether there is anything for `steps_sql` to say.
+_STEPS_OF_ALL = "UNION ALL (SELECT 'step', customer_id, NULL, NULL, NULL, NULL FROM sides WHERE is_astray LIMIT 1)"
 # No index leads from a number to its key, so only a full check asks for the events of all keys.
 _KEYS_OF_TOUCHED = f"""UNION ALL (
-    SELECT 'event', e.customer_id, e.id, NULL, NULL, NULL FROM touched_events e
+    SELECT 'id', e.customer_id, e.id, NULL, NULL, NULL FROM touched_events e
     LEFT JOIN metering_eventkey k ON k.customer_id = e.customer_id AND k.event_id = e.event_id
     WHERE k.id IS DISTINCT FROM e.id ORDER BY e.id LIMIT {DIFFERENCES_MAX})"""
 _KEY = "customer_id, hour, period, api_key_id, model_id, channel_id, price_set_id"
@@ -123,8 +85,7 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
     # All events are read from their table, whose index knows those with parts; the others are looked up once.
     source = ALL_EVENTS if full else "touched_events"
     touched = f", touched AS MATERIALIZED {_TOUCHED_HOURS}, touched_events AS MATERIALIZED ({_EVENTS_OF_TOUCHED})"
-    sides = _SIDES.format(source=source, here=HERE)
-    return f"""{SINCE}{"" if full else touched}, sides AS MATERIALIZED ({sides}), parts AS MATERIALIZED (
+    return f"""{SINCE}{"" if full else touched}, sides AS MATERIALIZED ({sides_sql(full=full)}), parts AS MATERIALIZED (
         SELECT {_KEY}, sum(counted) AS counted, sum(requests) AS requests, sum(charge) AS charge, sum(cost) AS cost
                {sums}, min(id) FILTER (WHERE is_wrong) AS wrong
         FROM (
@@ -144,12 +105,12 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
             UNION ALL
             SELECT customer_id, id, {_HOUR}, period, api_key_id, model_id, channel_id, price_set_id,
                    0, sign, sign * charge, sign * cost, quantities{signed}
-            FROM sides e WHERE parts IS NULL
+            FROM sides e WHERE parts IS NULL AND occurred_at IS NOT NULL
             UNION ALL
             SELECT customer_id, id, {_HOUR}, period, api_key_id, call.model_id, channel_id,
                    call.price_set_id, 0, sign * call.requests, sign * call.charge, sign * call.cost, call.quantities
                    {signed.replace("quantities", "call.quantities")}
-            FROM sides e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL
+            FROM sides e CROSS JOIN LATERAL {_CALLS} call WHERE parts IS NOT NULL AND occurred_at IS NOT NULL
         ) e LEFT JOIN {prices} USING (price_set_id) ORDER BY {_KEY}
         ) rated GROUP BY {_KEY}
     ), compared AS (
@@ -171,30 +132,40 @@ def _hours_sql(meters: Sequence[str], *, full: bool) -> str:
                    (SELECT (sum(charge), sum(cost)) FROM {_CALLS} call) OR {_PARTS_DIFFER}) ORDER BY e.id
                LIMIT {DIFFERENCES_MAX})
     UNION ALL SELECT 'count', coalesce(sum(counted), 0)::bigint, count(*), NULL, NULL, NULL FROM parts
-    {"" if full else _KEYS_OF_TOUCHED}"""
+    {_STEPS_OF_ALL if full else _KEYS_OF_TOUCHED}"""
 
 
-# Rows: ('event', customer, number of one whose id has another number, …), ('key', customer, number of a lost event, …).
+# Rows: ('id', customer, number of an event whose id has another number), ('key', customer, number of a lost event).
 _ALL_KEYS = f"""
-SELECT CASE WHEN e.event_id IS NULL THEN 'key' ELSE 'event' END, customer_id, id, NULL, NULL, NULL
-FROM {ALL_EVENTS} e
-FULL JOIN (SELECT customer_id, id, event_id FROM metering_eventkey WHERE customer_id {HERE}) k USING (customer_id, id)
-WHERE e.event_id IS DISTINCT FROM k.event_id AND (e.event_id IS NOT NULL OR NOT EXISTS (
-    SELECT FROM metering_parkedevent w WHERE w.customer_id = k.customer_id AND w.number = k.id
-        AND w.resolution <> 'settled'
-)) ORDER BY customer_id, id LIMIT {DIFFERENCES_MAX}"""
+SELECT CASE WHEN e.event_id IS NULL THEN 'key' ELSE 'id' END, customer_id, id
+FROM {ALL_EVENTS} e FULL JOIN {ALL_KEYS} k USING (customer_id, id)
+WHERE {KEYS_DIFFER} ORDER BY customer_id, id LIMIT {DIFFERENCES_MAX}"""
+
+
+def check_keys(scope: Scope) -> list[Difference]:
+    """Every event without its id, and every id without its event; of all events, on the caller's snapshot."""
+    found: list[Difference] = []
+    for kind, customer_id, number in fetch(_ALL_KEYS, scope.parameters):
+        if kind == "id":
+            found += _explain_id(customer_id, number)
+        else:
+            name = ids.hot_id("evt", customer_id, number)
+            found.append(Difference(customer_id, f"events of the id of {name}", "1", "0"))
+    return found
 
 
 def check_events(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
-    """Every difference in these customers' events and hours, and how many there are; on the caller's snapshot."""
+    """Every difference in these customers' events, adjustments and hours, and how many events and hours there are.
+
+    On the caller's snapshot. The ids of all events are left to `check_keys`.
+    """
     rows = _compare_hours(scope, _used_meters(scope))
     if len(rows) > 1:
         # Something is wrong: perhaps only that some meter is in events and not in hours.
         rows = _compare_hours(scope, NAMES)
-    if scope.full:
-        rows += fetch(_ALL_KEYS, scope.parameters)
     wrong: dict[tuple[int, int], None] = {}
-    of_keys: list[Difference] = []
+    of_ids: list[Difference] = []
+    of_steps = [] if scope.full else differences(steps_sql(full=False), scope)
     of_hours: list[Difference] = []
     counts = {"events": 0, "hours": 0}
     for kind, customer_id, number, key, expected, found in rows:
@@ -202,13 +173,14 @@ def check_events(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
             counts = {"events": customer_id, "hours": number}
         elif kind == "event":
             wrong[customer_id, number] = None
-        elif kind == "key":
-            name = ids.hot_id("evt", customer_id, number)
-            of_keys.append(Difference(customer_id, f"events of the id of {name}", "1", "0"))
+        elif kind == "id":
+            of_ids += _explain_id(customer_id, number)
+        elif kind == "step":
+            of_steps = differences(steps_sql(full=True), scope)
         else:
             of_hours += _explain_hour(customer_id, _decode(key), _decode(expected), _decode(found))
     of_events = [found for customer_id, number in wrong for found in _explain_event(customer_id, number)]
-    return of_events + of_keys + of_hours, counts
+    return of_ids + of_events + of_hours + of_steps, counts
 
 
 def _compare_hours(scope: Scope, meters: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -263,15 +235,20 @@ def _count(value: Decimal) -> str:
     return format(value, "f")
 
 
+def _explain_id(customer_id: int, number: int) -> list[Difference]:
+    """Which number the id of an event has instead of the event's."""
+    event = UsageEvent.objects.get(customer_id=customer_id, id=number)
+    taken = EventKey.objects.filter(customer_id=customer_id, event_id=event.event_id).first()
+    found = "none" if taken is None else str(taken.pk)
+    name = ids.hot_id("evt", customer_id, number)
+    return [Difference(customer_id, f"number of the id of {name}", str(number), found)]
+
+
 def _explain_event(customer_id: int, number: int) -> list[Difference]:
-    """What is wrong with one event: its id, its prices or its amounts."""
+    """What is wrong with one event: its prices or its amounts."""
     event = UsageEvent.objects.get(customer_id=customer_id, id=number)
     name = ids.hot_id("evt", customer_id, number)
-    result = []
-    taken = EventKey.objects.filter(customer_id=customer_id, event_id=event.event_id).first()
-    if taken is None or taken.pk != number:
-        found = "none" if taken is None else str(taken.pk)
-        result.append(Difference(customer_id, f"number of the id of {name}", str(number), found))
+    result: list[Difference] = []
     columns = ("model_id", "price_set_id", "quantities", "parts", "charge", "cost")
     result += _explain_figures(customer_id, name, {column: getattr(event, column) for column in columns})
     adjustments = UsageAdjustment.objects.filter(customer_id=customer_id, event_number=number).order_by("step")

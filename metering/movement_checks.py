@@ -5,8 +5,9 @@ that is not as it should be; only of these is asked what is wrong, by statements
 """
 
 from billing import verification as ledger_checks
-from billing.checks import Difference, Scope, differences, fetch, rows_after
-from metering.event_checks import ALL_ADJUSTMENTS, ALL_EVENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE
+from billing.checks import HERE, Difference, Scope, differences, fetch, rows_after
+from metering.checks import ALL_ADJUSTMENTS, ALL_EVENTS, ALL_KEYS, KEYS_DIFFER, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE
+from metering.event_checks import check_keys
 
 _ITS_PERIOD = "(period - '0001-01-01') * 4"
 
@@ -15,17 +16,24 @@ def _wrong_movements_sql(*, full: bool) -> str:
     """The customers of whom something is wrong.
 
     `claim` tells a transfer and those who name it apart: 1 is a transfer that usage may not name; one that it may has
-    a number of its period, and whoever names it has one more. `moved` is what leaves the wallet less what usage says.
-    Sorted, so that sums are made of one transfer at a time: a hash of many sums is far slower than the sort.
+    a number of its period, and whoever names it has one more; 2 is an event whose id is not as it should be, or an id
+    without its event. `moved` is what leaves the wallet less what usage says. Sorted, so that sums are made of one
+    transfer at a time: a hash of many sums is far slower than the sort.
     """
-    events, adjustments = (ALL_EVENTS, ALL_ADJUSTMENTS) if full else (NEW_EVENTS, NEW_ADJUSTMENTS)
+    is_charged = "transfer_id IS NOT NULL OR charge <> 0"
+    adjustments = ALL_ADJUSTMENTS if full else NEW_ADJUSTMENTS
+    named = f"{_ITS_PERIOD} + 5"
+    used = f"{NEW_EVENTS} e WHERE {is_charged}"
+    if full:
+        named = f"CASE WHEN e.event_id = k.event_id THEN {named} ELSE 2 END"
+        used = f"{ALL_EVENTS} e FULL JOIN {ALL_KEYS} k USING (customer_id, id) WHERE {is_charged} OR {KEYS_DIFFER}"
     # Both apps remember where they were right, in one transaction; where they differ, the dearer statements decide.
     apart = """
 UNION SELECT s.customer_id FROM since s LEFT JOIN billing_verifiedwallet v ON v.customer_id = s.customer_id
 WHERE coalesce(v.transfer_number, 0) <> s.after_transfer"""
     return f"""{SINCE}
 SELECT customer_id FROM (
-    SELECT customer_id FROM (
+    SELECT unnest(ARRAY[min(customer_id), max(customer_id)]) AS customer_id FROM (
         SELECT e.customer_id, e.transfer_id AS id, NULL::integer AS claim, e.amount::numeric AS amount,
                CASE WHEN e.wallet_version IS NOT NULL THEN e.amount::numeric END AS moved
         FROM {rows_after("billing_entry", "e.id >= (s.after_transfer + 1) * 16", full=full)}
@@ -34,27 +42,31 @@ SELECT customer_id FROM (
                NULL, NULL
         FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
         UNION ALL
-        SELECT customer_id, transfer_id, {_ITS_PERIOD} + 5, NULL, charge::numeric
-        FROM {events} e WHERE transfer_id IS NOT NULL OR charge <> 0
+        SELECT customer_id, transfer_id, {named}, NULL, charge::numeric FROM {used}
         UNION ALL
         SELECT customer_id, transfer_id, {_ITS_PERIOD} + 5, NULL, new_charge - old_charge
         FROM {adjustments} a WHERE transfer_id IS NOT NULL OR new_charge <> old_charge
-        ORDER BY id, customer_id
+        ORDER BY id
     ) movement
-    GROUP BY id, customer_id
-    HAVING sum(amount) IS DISTINCT FROM 0 OR count(amount) < 2
+    GROUP BY id
+    HAVING min(customer_id) <> max(customer_id) OR sum(amount) IS DISTINCT FROM 0 OR count(amount) < 2
         OR CASE min(claim) WHEN 1 THEN max(claim) <> 1
            ELSE min(claim) IS NULL OR min(claim) & 3 <> 0 OR max(claim) > min(claim) + 1 OR sum(moved) <> 0 END
 ) wrong {"" if full else apart}"""
 
 
 def check_movements(scope: Scope) -> list[Difference]:
-    """Every difference between these customers' transfers, their entries and usage; on the caller's snapshot."""
-    wrong = {customer_id for (customer_id,) in fetch(_wrong_movements_sql(full=scope.full), scope.parameters)}
-    if not wrong:
+    """Every difference between these customers' transfers, their entries and usage; on the caller's snapshot.
+
+    A full check compares the ids of all events on the way.
+    """
+    full = scope.full
+    rows = fetch(_wrong_movements_sql(full=full), scope.parameters, by_page=full)
+    if not rows:
         return []
-    scope = scope.around(wrong)
-    return ledger_checks.check_transfers(scope) + differences(_charges_sql(full=scope.full), scope)
+    scope = scope.around({customer_id for (customer_id,) in rows})
+    of_keys = check_keys(scope) if full else []
+    return ledger_checks.check_transfers(scope) + differences(_charges_sql(full=full), scope) + of_keys
 
 
 def _charges_sql(*, full: bool) -> str:

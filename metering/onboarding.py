@@ -26,7 +26,9 @@ class Onboarded:
     access_token: str
 
 
-def onboard_customer(*, name: str, email: str, credit: Decimal, plan: str, key_name: str, at: datetime) -> Onboarded:
+def onboard_customer(
+    *, name: str, email: str, credit: Decimal, plan: str, key_name: str, at: datetime, actor: str = ""
+) -> Onboarded:
     """Create a customer with one key and one access token of all scopes; credit (USD) is a goodwill grant, 0 none.
 
     Raises customers.InvalidCustomer, keys.InvalidKey, credits.InvalidGrant.
@@ -61,5 +63,6 @@ def onboard_customer(*, name: str, email: str, credit: Decimal, plan: str, key_n
                 reference="",
                 key=f"first-credit:{customer.public_id}",
                 at=at,
+                actor=actor,
             )
     return Onboarded(customer=customer.public_id, api_key_id=key.public_id, api_key=api_key, access_token=access_token)

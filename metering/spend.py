@@ -16,6 +16,7 @@ from billing import ledger, spending
 from billing.models import SpendCounter, SpendLimit
 from billing.models.spending import CUSTOMER_SCOPE, Span
 from billing.periods import bounds, operator_timezone
+from billing.spend_notices import tell_where_it_stands
 from metering.models import ApiKey
 from relayadmin.db import in_transaction, number_array, server_cursor
 from relayadmin.money import EXACT, ZERO
@@ -156,6 +157,7 @@ def _put(wallet: ledger.LockedWallet, limit: Limit, *, owner: SpendLimit.Owner, 
     )
     if is_new:
         _count_window(wallet, limit.scope, limit.span, starts_on, zone)
+    tell_where_it_stands(wallet, scope=limit.scope, span=limit.span, starts_on=starts_on, at=at)
 
 
 def window_of(at: datetime, span: Span, zone: ZoneInfo) -> date:
@@ -225,6 +227,7 @@ def count_anew(customer_ids: Sequence[int], *, at: datetime) -> None:
                     counts_from=starts_on, timezone=zone.key
                 )
                 _count_window(wallet, scope, Span(span), starts_on, zone)
+                tell_where_it_stands(wallet, scope=scope, span=Span(span), starts_on=starts_on, at=at)
 
     in_transaction(work)
 

@@ -1,15 +1,23 @@
 """Are the counters of spend right? Recomputed from open holds and from what events count for now."""
 
+from billing.checks import HERE
 from billing.spending import KEPT_DAYS
-from metering.event_checks import HERE
+
+
+def _midnight(day: str) -> str:
+    """The moment at which a day begins in the operator's zone: where clocks go back at night, the first of two."""
+    midnight = f"({day})::timestamp AT TIME ZONE o.timezone"
+    is_second = f"({midnight} - interval '1 hour') AT TIME ZONE o.timezone >= {day}"
+    return f"{midnight} - CASE WHEN {is_second} THEN interval '1 hour' ELSE interval '0' END"
+
 
 # Only of windows in which whatever was counted still would be; what a hold reserves or an event costs counts where
 # metering.spend.moment_of says.
 SPEND = f"""
 WITH windows AS MATERIALIZED (
     SELECT c.customer_id, c.scope, c.span, c.starts_on, c.spent, c.held,
-           c.starts_on::timestamp AT TIME ZONE o.timezone AS begins,
-           (c.starts_on + ('1 ' || c.span)::interval) AT TIME ZONE o.timezone AS ends
+           {_midnight("c.starts_on")} AS begins,
+           {_midnight("c.starts_on + ('1 ' || c.span)::interval")} AS ends
     FROM billing_spendcounter c CROSS JOIN (SELECT timezone FROM billing_operatorsettings WHERE id = 1) o
     WHERE c.customer_id {HERE} AND c.starts_on > (now() AT TIME ZONE o.timezone)::date - {KEPT_DAYS - 2}
 ), first AS (

@@ -4,9 +4,7 @@ import logging
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Sum
-
-from billing.models import Grant, SpendLimit
+from billing.models import SpendLimit
 from billing.models.spending import Span
 from metering import spend
 from metering.models import CustomerTier, UsageTier
@@ -22,15 +20,21 @@ SAMPLE = (
     ("Tier 4", Decimal(400), 4_000, 400_000, Decimal(5_000)),
 )
 
+# What customers have paid in; not what was voided, such as a typing error, nor money back, which was paid in before.
+_TOP_UPS = """
+SELECT g.customer_id, sum(g.amount) AS amount FROM billing_grant g
+LEFT JOIN billing_walletadjustment a
+    ON a.customer_id = g.customer_id AND a.transfer_id = g.transfer_id AND a.kind = 'money_back'
+WHERE g.kind = 'paid' AND g.voided_at IS NULL AND a.id IS NULL{who} GROUP BY g.customer_id"""
+
 # The highest tier that is on and reached, for each customer who has a lower one, one that is off, or none. Compared
 # before anything is written: a run that promotes nobody locks no row. The last condition is judged on the newest row,
 # so that a tier pinned meanwhile stays.
-_PROMOTE = """
+_PROMOTE = f"""
 INSERT INTO metering_customertier AS m (customer_id, tier_id, is_pinned, since)
 SELECT c.id, reached.id, false, %s
 FROM billing_customer c
-LEFT JOIN (
-    SELECT customer_id, sum(amount) AS amount FROM billing_grant WHERE kind = 'paid' GROUP BY customer_id
+LEFT JOIN ({_TOP_UPS.format(who="")}
 ) top_ups ON top_ups.customer_id = c.id
 CROSS JOIN LATERAL (
     SELECT t.id, t.top_ups_from FROM metering_usagetier t
@@ -111,9 +115,10 @@ def pin(*, customer_id: int, tier_id: int | None, at: datetime) -> None:
 
 def top_ups_of(customer_id: int) -> Decimal:
     """All that a customer has paid in so far, in USD."""
-    paid = Grant.objects.filter(customer_id=customer_id, kind=Grant.Kind.PAID)
-    total: Decimal | None = paid.aggregate(total=Sum("amount"))["total"]
-    return ZERO if total is None else total
+    with server_cursor() as cursor:
+        cursor.execute(_TOP_UPS.format(who=" AND g.customer_id = %s"), [customer_id])
+        _, total = cursor.fetchone() or (customer_id, ZERO)
+    return Decimal(total)
 
 
 def next_tier(customer_id: int) -> UsageTier | None:

@@ -9,40 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing.checks import Difference, Scope, differences, fetch
-from metering.event_checks import ALL_ADJUSTMENTS, HERE, NEW_ADJUSTMENTS, NEW_EVENTS, SINCE, check_events
+from billing.checks import HERE, Difference, Scope, differences, fetch
+from metering.checks import NEW_ADJUSTMENTS, NEW_EVENTS, SINCE
+from metering.event_checks import check_events
 from metering.meters import NAMES
 from metering.spend_checks import SPEND
 from relayadmin.db import number_array, server_cursor
-
-# An adjustment goes on from what its event was before: by the one before it, or as it was charged at first.
-_FIGURES = ("model_id", "channel_id", "price_set_id", "quantities", "parts")
-
-
-def _steps_sql(*, full: bool) -> str:
-    def before(name: str) -> str:
-        return f"CASE WHEN a.step = 1 THEN e.{name} ELSE b.new_{name} END"
-
-    same = " AND ".join(f"a.old_{name} IS NOT DISTINCT FROM {before(name)}" for name in _FIGURES)
-    return f"""{SINCE}
-SELECT a.customer_id, d.what, a.event_number, d.is_amount, d.expected, d.found
-FROM {ALL_ADJUSTMENTS if full else NEW_ADJUSTMENTS} a
-LEFT JOIN metering_usageevent e ON e.customer_id = a.customer_id AND e.id = a.event_number
-LEFT JOIN metering_usageadjustment b ON b.customer_id = a.customer_id AND b.event_number = a.event_number
-    AND b.step = nullif(a.step, 1) - 1
-LEFT JOIN metering_usageevent r ON r.customer_id = a.customer_id AND r.id = a.replaced_by
-CROSS JOIN LATERAL (VALUES
-    ('charge of {{evt}} before adjustment ' || a.step, true, {before("charge")}::numeric, a.old_charge::numeric),
-    ('cost of {{evt}} before adjustment ' || a.step, true, {before("cost")}::numeric, a.old_cost::numeric),
-    ('figures of {{evt}} that adjustment ' || a.step || ' goes on from', false, 1,
-        CASE WHEN e.id IS NOT NULL AND {same} THEN 1 ELSE 0 END),
-    ('events in the place of {{evt}}', false, CASE WHEN a.kind = 'correction' THEN 1 ELSE 0 END,
-        CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)
-) d (what, is_amount, expected, found)
-WHERE (e.id IS NULL OR ({before("charge")}, {before("cost")}) IS DISTINCT FROM (a.old_charge, a.old_cost)
-    OR NOT ({same}) OR (a.kind = 'correction') <> (r.id IS NOT NULL))
-    AND d.expected IS DISTINCT FROM d.found ORDER BY a.customer_id, a.id"""
-
 
 _CHARGED_SINCE = f"""{SINCE}
 SELECT s.customer_id, 'charge of all hourly usage', NULL::bigint, true, s.charge + coalesce(e.charge, 0),
@@ -96,7 +68,7 @@ def check_usage(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
     On the caller's snapshot.
     """
     found, counts = check_events(scope)
-    checks = [_steps_sql(full=scope.full), _INVOICES, _NOT_INVOICED, SPEND]
+    checks = [_INVOICES, _NOT_INVOICED, SPEND]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts

@@ -1,5 +1,6 @@
 """check_ledger: the whole of the books, customers a run at a time, each run on one snapshot."""
 
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from metering import usage_checks
 from metering.movement_checks import check_movements
 
 _CUSTOMERS = 500
-# So many movements that their hash tables stay near the processor; a customer with more is checked alone.
-_MOVEMENTS = 40_000
+# So many movements at most that what is sorted stays near the processor; a customer with more is checked alone.
+_MOVEMENTS = 50_000
 _CONNECTIONS = 2
 
 
@@ -38,10 +39,10 @@ def verify_books(*, full: bool, at: datetime) -> Verified:
     Whoever is right is remembered: without `full`, the next check begins after what it had up to now. The runs are
     shared out among connections of its own; inside a transaction they are all done there, on what it sees.
     """
-    scopes = _Shared(_scopes(full=full))
     if connection.in_atomic_block:
-        done = _verify_runs(scopes, at=at)
+        done = _verify_runs(_Shared(_scopes(full=full, shares=1)), at=at)
     else:
+        scopes = _Shared(_scopes(full=full, shares=_CONNECTIONS))
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="check-ledger") as pool:
             workers = [pool.submit(_verify_on_own_connection, scopes, at=at) for _ in range(_CONNECTIONS)]
         done = {scope: verified for worker in workers for scope, verified in worker.result().items()}
@@ -102,14 +103,22 @@ def _verify_run(scope: Scope, *, at: datetime) -> Verified:
     return Verified(counts | usage_counts, named)
 
 
-def _scopes(*, full: bool) -> Iterator[Scope]:
-    """All customers in order of number, in runs with not too many movements."""
+_WAITING = "coalesce(w.version, 0) - CASE WHEN %(full)s::boolean THEN 0 ELSE coalesce(v.version, 0) END"
+_CUSTOMERS_WAITING = """billing_customer c LEFT JOIN billing_wallet w ON w.customer_id = c.id
+    LEFT JOIN billing_verifiedwallet v ON v.customer_id = c.id"""
+
+
+def _scopes(*, full: bool, shares: int) -> Iterator[Scope]:
+    """All customers in order of number, in runs with not too many movements.
+
+    Runs are even, and so many for each of the shares: whoever works on one of them ends when the others do.
+    """
+    ((total,),) = fetch(f"SELECT coalesce(sum({_WAITING}), 0) FROM {_CUSTOMERS_WAITING}", {"full": full})
+    even = total / shares / max(math.ceil(total / shares / _MOVEMENTS), 1)
     last = 0
     while True:
         page = fetch(
-            "SELECT c.id, coalesce(w.version, 0) - CASE WHEN %(full)s::boolean THEN 0 ELSE coalesce(v.version, 0) END"
-            " FROM billing_customer c LEFT JOIN billing_wallet w ON w.customer_id = c.id"
-            " LEFT JOIN billing_verifiedwallet v ON v.customer_id = c.id"
+            f"SELECT c.id, {_WAITING} FROM {_CUSTOMERS_WAITING}"
             " WHERE c.id > %(last)s::bigint ORDER BY c.id LIMIT %(limit)s",
             {"full": full, "last": last, "limit": _CUSTOMERS},
         )
@@ -117,8 +126,8 @@ def _scopes(*, full: bool) -> Iterator[Scope]:
             return
         first, movements = page[0][0], 0
         for customer_id, waiting in page:
-            movements += waiting
-            if movements > _MOVEMENTS and customer_id != first:
+            if movements and (movements >= even or movements + waiting > _MOVEMENTS):
                 break
+            movements += waiting
             last = customer_id
         yield Scope(first, last, full)

@@ -1,5 +1,7 @@
 """What the management commands share: one JSON object on standard output, refusals as one sentence."""
 
+import os
+import pwd
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +27,17 @@ class JsonCommand(BaseCommand):
 
     def note(self, message: str) -> None:
         self.stderr.write(message)
+
+
+def os_user() -> str:
+    """Who calls, as the operating system says; with sudo, who called that. A number where it has no name."""
+    number = os.getuid()
+    if number == 0 and (before := os.environ.get("SUDO_USER")):
+        return before
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def _is_storable(text: str) -> bool:

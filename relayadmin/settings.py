@@ -241,6 +241,7 @@ CELERY_BEAT_SCHEDULE = {
     "promote customers": {"task": "metering.promote_customers", "schedule": 60.0},
     "watch rate limits": {"task": "metering.watch_rate_limits", "schedule": 60.0},
     "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
+    "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},

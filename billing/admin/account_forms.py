@@ -83,6 +83,13 @@ class AdjustForm(KeyedForm):
     expires_at = MomentField(label="Credit expires (UTC)", help_text="Empty: as for credit of its kind.")
     field_order = ("kind", "amount", "account", "may_make_debt", "reason", "document", "expires_at", "key")
 
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        names_account = cleaned.get("kind") in {WalletAdjustment.Kind.DEBIT, WalletAdjustment.Kind.MONEY_BACK}
+        if names_account and cleaned.get("account") == "":
+            self.add_error("account", "Choose what a debit counts as, or what money back is taken off.")
+        return cleaned
+
     def wanted(self) -> manual.Wanted:
         """What the valid form asks for."""
         told: dict[str, Any] = {name: value for name, value in self.cleaned_data.items() if name != "key"}

@@ -11,6 +11,7 @@ from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 
 from billing import credits, manual, write_offs
+from billing.accounts import AccountClosed
 from billing.admin import html
 from billing.admin.account_actions import person_of, sentence, told
 from billing.admin.account_forms import NoteForm
@@ -64,7 +65,8 @@ class WalletAdjustmentAdmin(CustomerColumn, ReadOnlyAdmin):
         ("account_name", "may_make_debt", "expires_at"),
         ("reason", "document"),
         ("asked_by", "asked_at"),
-        ("decided_by", "decided_at", "note"),
+        ("decided_by", "decided_at"),
+        "note",
         "transfer_link",
     )
 
@@ -138,7 +140,13 @@ class WalletAdjustmentAdmin(CustomerColumn, ReadOnlyAdmin):
         except manual.AlreadyDecided as error:
             messages.info(request, sentence(error))
             return back
-        except (manual.SamePerson, manual.TooLittleCredit, write_offs.NothingOwed, credits.InvalidGrant) as error:
+        except (
+            manual.SamePerson,
+            manual.TooLittleCredit,
+            write_offs.NothingOwed,
+            credits.InvalidGrant,
+            AccountClosed,
+        ) as error:
             messages.error(request, f"{sentence(error)} It goes on waiting.")
             return back
         self.log_change(request, decided, f"{decided.get_status_display()}.")

@@ -7,6 +7,7 @@ from django.db.models import Sum
 from billing import queries
 from billing.admin import html
 from billing.admin.base import Figure, Panel
+from billing.admin.notice_texts import notices_panel
 from billing.models import (
     Account,
     AccountChange,
@@ -59,6 +60,7 @@ def customer_panels(customer: Customer) -> list[Panel]:
         _holds(customer, of_customer),
         _adjustments(customer, of_customer),
         _changes(customer, of_customer),
+        notices_panel(customer, of_customer),
     ]
 
 

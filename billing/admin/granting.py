@@ -15,6 +15,7 @@ from unfold.widgets import (
 )
 
 from billing import credits, manual
+from billing.accounts import AccountClosed
 from billing.admin.forms import AmountFormField, MomentField
 from billing.models import Customer, Grant
 
@@ -91,6 +92,8 @@ class GrantForm(forms.Form):
             )
         except credits.InvalidGrant as error:
             self.add_error(error.field if error.field in self.fields else None, f"{error}.")
+        except AccountClosed as error:
+            self.add_error(None, f"{str(error).capitalize()}.")
         except credits.GrantKeyConflict:
             self.add_error(None, "This form has granted something else before. Open it anew from the customer's page.")
         return None

@@ -26,6 +26,13 @@ class StatementForm(forms.Form):
         label="Kind", required=False, choices=[("", "All"), *Transfer.Kind.choices], widget=UnfoldAdminSelectWidget
     )
 
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        start, end = cleaned.get("start"), cleaned.get("end")
+        if start is not None and end is not None and end < start:
+            self.add_error("end", "It must not be before the first day.")
+        return cleaned
+
     def only(self) -> queries.StatementFilter:
         """What a valid form narrows the statement to."""
         start, end = self.cleaned_data.get("start"), self.cleaned_data.get("end")
@@ -57,7 +64,7 @@ def show_statement(request: HttpRequest, customer: Customer, context: dict[str, 
             "operator": OperatorSettings.objects.values_list("name", flat=True).get(pk=1),
             "form": form,
             "narrowed": _narrowed(chosen) if form.is_valid() else "",
-            "panel": _panel(customer, shown),
+            "panel": _panel(customer, shown, is_narrowed=only != queries.StatementFilter()),
             "back": html.object_url(Customer, customer.pk),
             "newest": f"?{urlencode(chosen)}" if before is not None else "",
             "older": f"?{urlencode(chosen | {'before': str(shown[-1].version)})}" if has_more else "",
@@ -70,7 +77,7 @@ def _narrowed(chosen: dict[str, str]) -> str:
     return ", ".join(f"{names[name]} {value.replace('_', ' ')}" for name, value in chosen.items())
 
 
-def _panel(customer: Customer, rows: list[queries.StatementRow]) -> Panel:
+def _panel(customer: Customer, rows: list[queries.StatementRow], *, is_narrowed: bool) -> Panel:
     about = _About(customer, rows)
     return Panel(
         title="Movements, newest first",
@@ -88,7 +95,7 @@ def _panel(customer: Customer, rows: list[queries.StatementRow]) -> Panel:
             for row in rows
         ],
         numbers=frozenset({5, 6}),
-        empty="No money has moved here.",
+        empty="Nothing that you look for has moved here." if is_narrowed else "No money has moved here.",
         note="No. is the wallet's version: without a filter, no number is missing.",
     )
 

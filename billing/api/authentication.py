@@ -46,6 +46,13 @@ def unauthenticated() -> ApiError:
     )
 
 
+def not_active(status: str) -> ApiError:
+    """What a suspended or closed customer is told that wants to change something."""
+    return ApiError(
+        403, f"customer_{status}", f"This account is {status}: it can be read, not changed. Ask the operator."
+    )
+
+
 class AccessTokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer ct_…`. A request with any Authorization header is never judged by its session."""
 
@@ -104,11 +111,7 @@ class HasCustomer(BasePermission):
             raise ApiError(403, "insufficient_scope", f"This needs the scope {scope!r}, which you don't have here.")
         stays_open: Sequence[str] = getattr(view, "stays_open", ())
         if not is_read and caller.customer.status != Customer.Status.ACTIVE and request.method not in stays_open:
-            raise ApiError(
-                403,
-                f"customer_{caller.customer.status}",
-                f"This account is {caller.customer.status}: it can be read, not changed. Ask the operator.",
-            )
+            raise not_active(caller.customer.status)
         return True
 
 

@@ -7,6 +7,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import queries, redemption
+from billing.accounts import AccountClosed
+from billing.api.authentication import not_active
 from billing.api.base import CustomerView, not_found
 from billing.api.fields import choice_param, hour_param
 from billing.api.idempotency import Answer, is_answered, once
@@ -19,7 +21,7 @@ from billing.api.serializers import (
     RedemptionSerializer,
     TransferSerializer,
 )
-from billing.models import Transfer
+from billing.models import Customer, Transfer
 from relayadmin.errors import ApiError, invalid_request
 
 
@@ -63,6 +65,8 @@ class RedemptionsView(CustomerView):
         except redemption.Refused as error:
             status = 404 if isinstance(error, redemption.CodeNotFound) else 409
             raise ApiError(status, error.code, str(error), param="code") from error
+        except AccountClosed as error:  # since this request was let in
+            raise not_active(Customer.Status.CLOSED) from error
         except redemption.TooManyFailures as error:
             wait_s = -(-error.wait // timedelta(seconds=1))
             raise ApiError(

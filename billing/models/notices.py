@@ -9,7 +9,7 @@ class Notice(models.Model):
     """Something that a customer is to be told, once for each (kind, key). Written once, never updated."""
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, db_index=False, related_name="+")
-    kind = models.CharField(max_length=60, help_text="What it says: credit_expires.")
+    kind = models.CharField(max_length=60, help_text="What it says, such as credit_expires.")
     key = models.CharField(max_length=255, help_text="What it is about, so that it is said once.")
     data: Any = models.JSONField(help_text="What the message needs to know.")
     created_at = models.DateTimeField()

@@ -6,16 +6,30 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db import models
 
-from relayadmin.db import AmountField
+from relayadmin.db import AmountField, server_cursor
 
 
 def check_timezone(name: str) -> None:
-    if name not in available_timezones():
+    """Let through what PostgreSQL, too, knows as a zone: "CET" is an hour without summer time there, as "EST" is."""
+    if name not in available_timezones() or not _means_the_same_to_postgresql(name):
         raise ValidationError(f"{name} is not a time zone; write one such as Europe/Madrid or UTC.")
 
 
 def default_presets() -> list[str]:
     return ["10.00", "20.00", "50.00", "100.00"]
+
+
+def _means_the_same_to_postgresql(name: str) -> bool:
+    if name == "UTC":
+        return True
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = %s)"
+            " AND NOT EXISTS (SELECT FROM pg_timezone_abbrevs WHERE abbrev = %s)",
+            [name, name],
+        )
+        (is_known,) = cursor.fetchone() or (False,)
+    return bool(is_known)
 
 
 class OperatorSettings(models.Model):

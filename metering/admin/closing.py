@@ -75,7 +75,7 @@ class ClosableCustomerAdmin(CustomerAdmin):
             return (
                 f"{customer.name} is closed. To be refunded: {amount_text(closed.money.refunded)} USD; expired:"
                 f" {amount_text(closed.money.expired)} USD; still owed: {amount_text(closed.money.debt)} USD. Keys"
-                f" revoked: {closed.keys}."
+                f" revoked: {closed.keys}; adjustments withdrawn: {closed.money.withdrawn}."
             )
 
         return self.act(
@@ -88,7 +88,8 @@ class ClosableCustomerAdmin(CustomerAdmin):
                 do=do,
                 is_dangerous=True,
                 text="All API keys and access tokens are revoked for good, the credit limit ends, and no credit is"
-                " left. The ledger, invoices and usage stay, and so does what is owed.",
+                " left. The ledger, invoices and usage stay, and so does what is owed. Adjustments that wait for a"
+                " second person are withdrawn.",
             ),
         )
 

@@ -25,9 +25,9 @@ from relayadmin.money import amount_text
 MOST_KEYS = 100
 _FIELDS = {
     "day_hard": (Span.DAY, True, "A day: refuse beyond (USD)"),
-    "day_soft": (Span.DAY, False, "A day: only show beyond (USD)"),
+    "day_soft": (Span.DAY, False, "A day: refuse nothing, only tell (USD)"),
     "month_hard": (Span.MONTH, True, "A month: refuse beyond (USD)"),
-    "month_soft": (Span.MONTH, False, "A month: only show beyond (USD)"),
+    "month_soft": (Span.MONTH, False, "A month: refuse nothing, only tell (USD)"),
 }
 
 

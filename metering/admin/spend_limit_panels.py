@@ -1,5 +1,6 @@
 """What is spent and held of limits: on the pages of customers, keys and holds."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.http import HttpRequest
@@ -28,8 +29,15 @@ def name_of_key(scope: str) -> str:
     return scope_name(scope, keys) if keys else ""
 
 
+def names_of(scopes: Iterable[str]) -> dict[str, str]:
+    """Who is behind each scope; one query."""
+    wanted = set(scopes)
+    keys = spend.keys_of(wanted)
+    return {scope: scope_name(scope, keys) for scope in wanted}
+
+
 def how_it_holds(limit: SpendLimit) -> str:
-    return "hard: refuses beyond" if limit.is_hard else "soft: only shown"
+    return "hard: refuses beyond" if limit.is_hard else "soft: only tells"
 
 
 def set_by(limit: SpendLimit) -> str:
@@ -63,7 +71,8 @@ def limits_panel(customer_id: int, *, scope: str | None = None) -> Panel:
             for standing in spend.standings(limits, at=timezone.now())
         ],
         numbers=frozenset({3, 4, 5, 6}),
-        note="All of them hold together. Only what has a limit is counted.",
+        note="All of them hold together. Only what has a limit is counted. When 80 % and 100 % of one are spent, a"
+        " notice tells it, once each in its day or month.",
         empty="No limits.",
         url=html.list_url(SpendLimit, f"customer__id__exact={customer_id}"),
     )

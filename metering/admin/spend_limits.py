@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display
 
-from billing.admin import html
+from billing.admin import html, notice_texts
 from billing.admin.base import Figure, OperatorChangeList, ReadOnlyAdmin
 from billing.admin.customers import CustomerAdmin
 from billing.admin.filters import CustomerFilter, DaysFilter
@@ -191,5 +191,6 @@ ClosableCustomerAdmin.actions_detail = (
     ClosableCustomerAdmin.actions_detail[-1],
 )
 HoldAdmin.scope_names += [panels.name_of_key]
+notice_texts.scope_names += [panels.names_of]
 # Which application the task belongs to is settled only when it is called.
 OperatorSettingsAdmin.after_timezone += [lambda: count_spend_anew.delay()]

@@ -48,6 +48,7 @@ class SpendLimitsView(CustomerView):
         """Make these your only own limits of one key, or of all you spend; answers with all that hold there.
 
         They hold from the next authorization on; what was spent before already counts. The operator's limits stay.
+        When 80 % and when 100 % of a limit are spent, you are told, once each in its day or month.
         """
         body = SpendLimitsBody(data=request.data)
         body.is_valid(raise_exception=True)

@@ -94,14 +94,16 @@ class SpendLimitSerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(serializers.ChoiceField(SPEND_LIMIT_TYPE))
     def get_type(self, standing: Standing) -> str:
-        """Whether what goes beyond it is refused (hard), or only told of (soft)."""
+        """Whether what goes beyond it is refused (hard) or not (soft). Both tell when 80 % and 100 % are spent."""
         return "hard" if standing.limit.is_hard else "soft"
 
 
 class SpendLimitBody(NoUnknownFields):
     span = serializers.ChoiceField(Span.choices)
     amount = AmountFromZero(help_text="0 refuses whatever costs anything.")
-    type = serializers.ChoiceField(SPEND_LIMIT_TYPE)
+    type = serializers.ChoiceField(
+        SPEND_LIMIT_TYPE, help_text="hard refuses what goes beyond; soft only tells when 80 % and 100 % are spent."
+    )
 
 
 class SpendLimitsBody(NoUnknownFields):

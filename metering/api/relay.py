@@ -36,7 +36,8 @@ _STATUS = {
 _request = msgspec.json.Decoder(authorization.Request)
 _lease_request = msgspec.json.Decoder(authorization.LeaseRequest)
 _whether_lease = msgspec.json.Decoder(dict[str, Any])
-_FIELD = re.compile(r"\$\.([\w.]+)|field `(\w+)`")
+_MISSING = re.compile(r"field `(\w+)`")
+_PLACE = re.compile(r"\$\.([\w.]+)")
 
 
 def _post_only(view: View) -> View:
@@ -203,8 +204,8 @@ def _read_authorization(request: HttpRequest) -> Asked:
         else:
             asked = _request.decode(body)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        param = next((group for group in found.groups() if group), None) if found else None
+        found = (pattern.search(str(error)) for pattern in (_PLACE, _MISSING))
+        param = ".".join(match[1] for match in found if match) or None
         raise invalid_request(f"The body does not fit: {error}.", param) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_request(f"The body is not valid JSON: {error}.") from error

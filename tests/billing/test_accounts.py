@@ -6,11 +6,11 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, transaction
 
-from billing import accounts, closing, credit_lines, suspension, tasks
-from billing.models import AccountChange, Customer, Hold, OperatorSettings
+from billing import accounts, closing, credit_lines, credits, manual, suspension, tasks
+from billing.models import AccountChange, Customer, Hold, Notice, OperatorSettings, WalletAdjustment
 from metering.closing import ClosedAccount, close_account
 from metering.models import ApiKey
-from tests.billing.hands import adjust, assert_books, charge, last_transfer, sides, sums
+from tests.billing.hands import adjust, assert_books, charge, last_transfer, person, sides, sums
 from tests.world import CustomerApi, Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +128,40 @@ class TestSuspension:
             suspension.suspend(customer_id=payer.customer.pk, cause=Cause.OPERATOR, reason=reason, actor="a", at=now())
         assert refused.value.field == "reason"
         assert status(payer) == "active"
+
+
+def told_of_debt(payer: Payer) -> list[tuple[str, str]]:
+    """Debt and credit limit of each notice, oldest first."""
+    found = Notice.objects.filter(customer=payer.customer, kind="in_debt").order_by("pk")
+    return [(notice.data["debt"], notice.data["credit_limit"]) for notice in found]
+
+
+class TestDebtors:
+    def test_are_told_once_each_time_that_their_keys_stop(self) -> None:
+        payer, fine = make_payer(credit="1"), make_payer(credit="1")
+        charge(fine, "1")
+        assert tasks.tell_debtors() is None
+        charge(payer, "3")
+        since = last_transfer(payer).created_at
+        assert tasks.tell_debtors() == {"told": 1}
+        charge(payer, "1")
+        assert tasks.tell_debtors() is None, "it owes more, but was told"
+        adjust(payer, "paid", "3")
+        charge(payer, "0.5")
+        assert tasks.tell_debtors() == {"told": 1}
+        assert told_of_debt(payer) == [("2.000000", "0.000000"), ("0.500000", "0.000000")]
+        assert told_of_debt(fine) == []
+        first = Notice.objects.filter(customer=payer.customer).earliest("pk")
+        assert first.data["since"] == since.isoformat()
+
+    def test_within_their_credit_limit_are_not_told(self) -> None:
+        payer = make_payer(credit="0")
+        set_limit(payer, "5")
+        charge(payer, "5")
+        assert tasks.tell_debtors() is None
+        set_limit(payer, "4")
+        assert tasks.tell_debtors() == {"told": 1}, "a limit that was lowered stops the keys as well"
+        assert told_of_debt(payer) == [("5.000000", "4.000000")]
 
 
 class TestDebtPolicy:
@@ -289,6 +323,66 @@ class TestClosing:
         closed = close(payer)
         assert (closed.money.expired, closed.money.is_new) == (1, True)
         assert sides(payer, last_transfer(payer).pk) == {"wallet": -1, "breakage": 1}
+        assert_books(payer)
+
+    def test_what_waits_for_a_second_person_is_withdrawn_and_can_t_be_approved(self) -> None:
+        payer, beside = make_payer(credit="0"), make_payer(credit="0")
+        OperatorSettings.objects.update(second_person_above=Decimal(100))
+        waiting, posted = adjust(payer, "goodwill", "500", by=person()), adjust(payer, "goodwill", "5", by=person())
+        adjust(payer, "debit", "200", may_make_debt=True, by=person())
+        others = adjust(beside, "goodwill", "500", by=person())
+        assert close(payer).money.withdrawn == 2
+        waiting.refresh_from_db()
+        assert (waiting.status, waiting.note, waiting.decided_by) == ("withdrawn", "Account closed", "grace")
+        with pytest.raises(manual.AlreadyDecided, match="withdrawn already: Account closed"):
+            manual.approve(adjustment_id=waiting.pk, person=person(), at=now())
+        assert payer.balance == 0
+        posted.refresh_from_db()
+        others.refresh_from_db()
+        assert (posted.status, posted.note, others.status) == ("posted", "", "pending")
+        told = AccountChange.objects.get(customer=payer.customer, kind="closed").details["withdrawn_adjustments"]
+        assert waiting.public_id in told
+        assert (len(told), close(payer).money.withdrawn) == (2, 2), "a second time tells the same"
+        closing.reopen(customer_id=payer.customer.pk, reason="a mistake", actor="ada", at=now())
+        with pytest.raises(manual.AlreadyDecided):
+            manual.approve(adjustment_id=waiting.pk, person=person(), at=now())
+        assert_books(payer)
+
+    @pytest.mark.parametrize("kind", ["goodwill", "promotional"])
+    @pytest.mark.parametrize("amount", ["1", "500"])
+    def test_it_gets_no_gifts(self, kind: str, amount: str) -> None:
+        payer = make_payer(credit="0")
+        OperatorSettings.objects.update(second_person_above=Decimal(100))
+        charge(payer, "3")
+        close(payer)
+        with pytest.raises(accounts.AccountClosed, match="write its debt off"):
+            adjust(payer, kind, amount, by=person())
+        assert not WalletAdjustment.objects.filter(customer=payer.customer).exists()
+        assert payer.balance == -3
+
+    def test_a_gift_that_was_given_before_it_closed_is_told_as_before(self) -> None:
+        payer = make_payer(credit="0")
+        asked = {"customer_id": payer.customer.pk, "amount": Decimal(2), "kind": "goodwill", "key": "k", "at": now()}
+        given = credits.grant(**asked, reason="", reference="")
+        close(payer)
+        assert credits.grant(**asked, reason="", reference="").grant == given.grant
+        with pytest.raises(accounts.AccountClosed):
+            credits.grant(**(asked | {"key": "other"}), reason="", reference="")
+
+    def test_what_settles_it_can_be_asked_for_and_approved_after_that(self) -> None:
+        payer = make_payer(credit="0")
+        OperatorSettings.objects.update(second_person_above=Decimal(100))
+        charge(payer, "300")
+        close(payer)
+        adjust(payer, "paid", "90")
+        written_off = adjust(payer, "write_off", "150", by=person())
+        money_back = adjust(payer, "money_back", "150", by=person())
+        for row in (written_off, money_back):
+            assert row.status == "pending"
+            manual.approve(adjustment_id=row.pk, person=person(), at=now())
+        assert payer.balance == 90
+        adjust(payer, "debit", "90", account="refunds_pending")
+        assert payer.balance == 0
         assert_books(payer)
 
     def test_what_it_was_suspended_for_has_not_ended_by_closing(self) -> None:

@@ -113,7 +113,7 @@ def test_suspending_resuming_closing_and_reopening(operator: Client) -> None:
     assert status(payer) == "active"
     said = send(operator, payer, "close_account", release_holds="on", **told)
     assert "Ada is closed. To be refunded: 0.000000 USD; expired: 5.000000 USD" in said
-    assert "Keys revoked: 1." in said
+    assert "Keys revoked: 1; adjustments withdrawn: 0." in said
     assert "closed before" in send(operator, payer, "close_account", **told)
     assert "it needs new keys" in send(operator, payer, "reopen_account", reason="a mistake")
     assert status(payer) == "active"
@@ -144,7 +144,8 @@ def test_adjusting_by_form_does_it_once(operator: Client) -> None:
         ({"amount": "1,5"}, "plain decimal"),
         ({"amount": "0"}, "must be above zero"),
         ({"reason": ""}, "This field is required"),
-        ({"kind": "debit", "account": ""}, "Account must be one of"),
+        ({"kind": "debit", "account": ""}, "Choose what a debit counts as"),
+        ({"kind": "money_back", "account": ""}, "what money back is taken off"),
         ({"kind": "debit", "account": "revenue"}, "Account must be one of"),
         ({"kind": "debit", "account": "other_revenue", "amount": "2"}, "Only 1.000000 USD can be debited"),
         ({"kind": "paid"}, "needs a document"),
@@ -233,6 +234,21 @@ class TestSecondPerson:
         assert "needs a second person" in send(operator, payer, "grant_credit", **form)
         assert not Grant.objects.filter(customer=payer.customer).exists()
         assert "Granted" in send(operator, payer, "grant_credit", **(form | {"amount": "100"}))
+
+    def test_one_whose_account_has_closed_is_refused_with_the_reason(self, operator: Client) -> None:
+        payer = make_payer(credit="0")
+        _, row = self.ask(payer)
+        told = {"paid_credit": "refund", "reason": "asked for it"}
+        assert "adjustments withdrawn: 1." in send(operator, payer, "close_account", **told)
+        address = page(WalletAdjustment, "approve", row.pk)
+        assert "is withdrawn already: Account closed." in text_of(operator.post(address, follow=True))
+        shown = text_of(operator.get(page(WalletAdjustment, "change", row.pk)))
+        assert "withdrawn" in shown
+        assert "Account closed" in shown
+        gift = {"amount": "5", "kind": "goodwill", "reason": "outage"}
+        for form in ("grant_credit", "adjust"):
+            assert "The account is closed: write its debt off" in send(operator, payer, form, **gift)
+        assert payer.balance == 0
 
     def test_what_does_not_fit_any_more_is_said_and_goes_on_waiting(self, operator: Client) -> None:
         payer = make_payer(credit="600")
@@ -323,6 +339,13 @@ class TestStatement:
             assert numbers(odd)[0] == [4, 3]
         assert "Enter a valid date" in text_of(operator.get(f"{address}?start=soon"))
         assert "Select a valid choice" in text_of(operator.get(f"{address}?kind=theft"))
+        assert "must not be before" in text_of(operator.get(f"{address}?start=2026-11-20&end=2026-11-19"))
+
+    def test_it_says_whether_nothing_has_moved_or_nothing_of_that_kind(self, operator: Client) -> None:
+        address = page(Customer, "statement", make_payer(credit="5").customer.pk)
+        assert "Nothing that you look for has moved here." in text_of(operator.get(f"{address}?kind=void"))
+        empty = page(Customer, "statement", make_payer(credit="0").customer.pk)
+        assert "No money has moved here." in text_of(operator.get(empty))
 
     def test_a_page_takes_the_same_few_queries_however_long_it_is(self, operator: Client) -> None:
         payer = make_payer(credit="50")

@@ -1,5 +1,7 @@
 """Credit that begins later and credit that ends: posted once, announced, expired, voided, extended."""
 
+import os
+import pwd
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from billing import adjustments, credits, expiry, grant_changes, holds, ledger, notices, scheduled_grants
 from billing.checks import Scope
 from billing.models import (
+    Customer,
     Entry,
     Grant,
     GrantChange,
@@ -259,6 +262,39 @@ class TestAGrantThatBeginsLater:
         row = Grant.objects.get(customer=payer.customer)
         assert out.getvalue().strip() == f'{{"grant":"{row.public_id}","balance":"5.000000"}}'
         assert (row.expires_at, row.priority, row.is_refundable) == (None, 3, False)
+
+    def test_the_command_line_says_who_and_why(self) -> None:
+        payer = make_payer(credit="0")
+        asked = ["grant_credit", payer.customer.public_id, "5", "--kind", "goodwill"]
+        call_command(*asked, "--by", " ada ", "--reason", "outage", stdout=StringIO())
+        call_command(*asked, stdout=StringIO())
+        system = pwd.getpwuid(os.getuid()).pw_name
+        rows = Transfer.objects.filter(customer=payer.customer).order_by("pk").values_list("actor", "reason")
+        assert list(rows) == [("ada (command line)", "outage"), (f"{system} (command line)", "")]
+        with pytest.raises(CommandError, match="at most 100 characters"):
+            call_command(*asked, "--by", "a" * 101)
+
+    def test_the_command_line_grants_much_only_where_it_is_told_alone(self) -> None:
+        payer = make_payer(credit="0")
+        OperatorSettings.objects.update(second_person_above=Decimal(100))
+        asked = ["grant_credit", payer.customer.public_id, "100.01", "--kind", "goodwill", "--by", "ada"]
+        with pytest.raises(CommandError, match=r"Above 100\.000000 USD a second person"):
+            call_command(*asked)
+        with pytest.raises(CommandError, match="needs a second person"):
+            call_command("create_customer", "Bea", "--credit", "100.01")
+        assert (payer.balance, Customer.objects.filter(name="Bea").exists()) == (0, False)
+        call_command(*asked, "--alone", stdout=StringIO())
+        call_command(*[*asked[:2], "100", *asked[3:]], "--alone", stdout=StringIO())
+        actors = Transfer.objects.filter(customer=payer.customer).order_by("pk").values_list("actor", flat=True)
+        assert list(actors) == ["ada (command line, alone)", "ada (command line)"]
+
+    def test_the_command_line_gives_a_closed_account_no_gift(self) -> None:
+        payer = make_payer(credit="0")
+        Customer.objects.filter(pk=payer.customer.pk).update(status="closed")
+        with pytest.raises(CommandError, match="account is closed"):
+            call_command("grant_credit", payer.customer.public_id, "1", "--kind", "goodwill")
+        call_command("grant_credit", payer.customer.public_id, "1", "--kind", "paid", "--reference", "w")
+        assert payer.balance == 1
 
 
 class TestTheSweep:

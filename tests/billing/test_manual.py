@@ -189,6 +189,30 @@ class TestWriteOffs:
         with pytest.raises(AssertionError, match="no grant has paid"):
             give_back(payer, "7", usage, job="rerating:2")
 
+    def test_credit_that_had_paid_other_usage_does_not_come_back_for_what_was_written_off(self) -> None:
+        payer = make_payer(credit="0")
+        adjust(payer, "paid", "10")
+        paid = charge(payer, "10")
+        given_up = charge(payer, "3")
+        adjust(payer, "write_off", "3")
+        give_back(payer, "2", given_up)
+        assert (payer.balance, remaining(payer)) == (0, [0]), "nobody had paid it, so nobody gets it back"
+        assert (sums(payer)["revenue"], sums(payer)["write_offs"]) == (11, -1)
+        give_back(payer, "4", paid, job="rerating:2")
+        assert (payer.balance, remaining(payer)) == (4, [4]), "what was paid does come back"
+        assert sums(payer)["write_offs"] == -1
+        assert_books(payer)
+
+    def test_usage_after_a_write_off_was_not_written_off(self) -> None:
+        payer = make_payer(credit="0")
+        charge(payer, "3")
+        adjust(payer, "write_off", "3")
+        later = charge(payer, "5")
+        adjust(payer, "paid", "5")
+        give_back(payer, "5", later)
+        assert (payer.balance, sums(payer)["write_offs"]) == (5, -3)
+        assert_books(payer)
+
 
 class TestTwoPeople:
     @pytest.fixture(autouse=True)

@@ -4,16 +4,35 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
 from billing import closing, ledger, manual
-from billing.models import AccountChange, OperatorSettings, Transfer, WalletAdjustment
+from billing.models import (
+    AccountChange,
+    Customer,
+    OperatorSettings,
+    RedemptionCode,
+    RedemptionGuesses,
+    Transfer,
+    WalletAdjustment,
+)
 from metering.closing import close_account
 from tests.billing.hands import adjust, person
-from tests.concurrency.racing import assert_books_are_right, at_once, look_without_lock, wait_until
-from tests.world import Answer, Payer, Relay, make_payer
+from tests.concurrency.racing import (
+    PATIENCE_S,
+    assert_books_are_right,
+    at_once,
+    beside,
+    look_without_lock,
+    second_connection,
+    wait_until,
+    waiting_for,
+)
+from tests.redemption import make_codes
+from tests.world import Answer, CustomerApi, Payer, Relay, make_payer
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -126,6 +145,74 @@ def test_without_the_lock_debits_take_what_is_held(monkeypatch: pytest.MonkeyPat
 
     assert looked == [1, 1, 1, 1], "each of them would have fitted"
     assert [answer for answer in answers if isinstance(answer, manual.TooLittleCredit)] == []
+
+
+def closer(payer: Payer) -> Callable[[], closing.Closed]:
+    return lambda: closing.close(
+        customer_id=payer.customer.pk,
+        paid_credit=closing.PaidCredit.REFUND,
+        release_holds=True,
+        reason="asked for it",
+        actor="grace",
+        at=datetime.now(UTC),
+    )
+
+
+def test_approved_while_the_account_closes_it_is_taken_by_closing_or_refused() -> None:
+    for _ in range(8):
+        payer = make_payer(credit="0")
+        row = adjust(payer, "goodwill", "200", by=person())
+
+        approved, closed = at_once([approver(row), closer(payer)])
+
+        assert isinstance(closed, closing.Closed)
+        row.refresh_from_db()
+        if row.status == "posted":
+            assert (approved, closed.expired, closed.withdrawn) == (row, 200, 0)
+        else:
+            assert (row.status, row.note) == ("withdrawn", "Account closed")
+            assert (str(approved), closed.expired, closed.withdrawn) == (
+                "this adjustment is withdrawn already: Account closed",
+                0,
+                1,
+            )
+        assert (payer.balance, moved(payer, row)) == (0, int(row.status == "posted"))
+        assert_books_are_right(payer.customer)
+
+
+def test_without_the_lock_a_closed_account_gets_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: it is seen to wait before the account closes, and posted after that."""
+    payer = make_payer(credit="0")
+    row = adjust(payer, "paid", "200", by=person())
+    look = manual._lock
+
+    def look_and_let_it_close(adjustment_id: int) -> Any:
+        found = look(adjustment_id)
+        wait_until(lambda: Customer.objects.filter(pk=payer.customer.pk, status="closed").exists())
+        return found
+
+    monkeypatch.setattr(ledger, "lock_wallets", look_without_lock)
+    monkeypatch.setattr(manual, "_lock", look_and_let_it_close)
+
+    at_once([approver(row), closer(payer)])
+
+    assert payer.balance == 200
+
+
+def test_a_code_that_was_let_in_before_the_account_closed_gives_it_nothing() -> None:
+    payer, (code,) = make_payer(credit="0"), make_codes()
+    redeem = partial(CustomerApi(payer).send, "POST", "redemptions", {"code": code})
+    with second_connection() as other:
+        other.execute("SELECT FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [payer.customer.pk])
+        with beside(redeem) as redeemed:
+            wait_until(lambda: waiting_for(other))
+            other.execute("UPDATE billing_customer SET status = 'closed' WHERE id = %s", [payer.customer.pk])
+            other.commit()
+            answer = redeemed.result(PATIENCE_S)
+
+    assert (answer.status, answer.code, payer.balance) == (403, "customer_closed", 0)
+    assert RedemptionGuesses.objects.get(pk=payer.customer.pk).failures == 0
+    assert not RedemptionCode.objects.filter(redeemed_by=payer.customer).exists(), "it can be redeemed elsewhere"
 
 
 def test_an_account_is_closed_once_and_nothing_is_authorized_after() -> None:

@@ -9,7 +9,15 @@ import time_machine
 
 from billing import redemption
 from billing.checks import Scope
-from billing.models import AccessToken, Customer, Grant, RedemptionCode, RedemptionGuesses, Transfer
+from billing.models import (
+    AccessToken,
+    Customer,
+    Grant,
+    OperatorSettings,
+    RedemptionCode,
+    RedemptionGuesses,
+    Transfer,
+)
 from billing.verification import check_ledger
 from tests.redemption import make_codes
 from tests.world import Answer, CustomerApi, Payer, make_payer
@@ -180,3 +188,18 @@ def test_codes_that_can_t_be_made_are_refused_by_their_field(field: str, wrong: 
         make_codes(**wrong)
     assert caught.value.field == field
     assert not RedemptionCode.objects.exists()
+
+
+@pytest.mark.parametrize(("amount", "count", "is_bound"), [("150.01", 1, False), ("100", 2, True)])
+def test_codes_give_nobody_what_takes_a_second_person(amount: str, count: int, is_bound: bool) -> None:
+    OperatorSettings.objects.update(second_person_above=Decimal(150))
+    bound = {"customer_id": make_payer().customer.pk} if is_bound else {}
+    with pytest.raises(redemption.CannotMake, match="second person") as caught:
+        make_codes(count, amount=Decimal(amount), **bound)
+    assert caught.value.field == "amount"
+    assert not RedemptionCode.objects.exists()
+
+
+def test_many_small_codes_for_whoever_has_one_take_one_person() -> None:
+    OperatorSettings.objects.update(second_person_above=Decimal(150))
+    assert len(make_codes(2, amount=Decimal(100))) == 2

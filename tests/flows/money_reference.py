@@ -12,17 +12,22 @@ ZERO = Decimal(0)
 COUNTED_DAYS = 62
 CUSTOMER = "customer"
 NEVER = datetime.max.replace(tzinfo=UTC)
+# Where the money of a grant comes from.
+SOURCES = {"paid": "cash:manual", "promotional": "promotional_grants", "goodwill": "goodwill"}
 
 
 @dataclass
 class Credit:
-    """A grant; `place` is its turn among those given."""
+    """A grant; `place` is its turn among those asked for. What has ended is looked at again from `back_at` on."""
 
     kind: str
     left: Decimal
     priority: int
     expires_at: datetime | None
     place: int
+    source: str
+    is_voided: bool = False
+    back_at: datetime | None = None
 
     @property
     def turn(self) -> tuple[int, datetime, int]:
@@ -32,7 +37,7 @@ class Credit:
 
 @dataclass
 class Use:
-    """What one movement used of one grant, less what came back."""
+    """What one movement used of one grant for usage, less what came back."""
 
     movement: int
     credit: Credit
@@ -71,6 +76,7 @@ class Usage:
     counts_at: datetime
     movements: tuple[int, ...]
     is_replaced: bool = False
+    drawn_on: str | None = None
 
 
 @dataclass
@@ -114,15 +120,16 @@ class LimitName:
 
 @dataclass
 class Notebook:
-    """All that is kept of one customer."""
+    """All that is kept of one customer. `by_hand` is the part of the debt that is no usage, paid last."""
 
     credit_limit: Decimal = ZERO
     debt: Decimal = ZERO
+    by_hand: Decimal = ZERO
     version: int = 0
-    revenue: Decimal = ZERO
-    promotional: Decimal = ZERO
-    given: dict[str, Decimal] = field(default_factory=dict)
+    places: int = 0
+    accounts: dict[str, Decimal] = field(default_factory=dict)
     credits: list[Credit] = field(default_factory=list)
+    write_offs: list[tuple[int, Decimal]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     reserves: dict[str, Reserve] = field(default_factory=dict)
     usages: dict[str, Usage] = field(default_factory=dict)
@@ -143,45 +150,102 @@ class Notebook:
 
     # --- credit ---
 
-    def give(self, kind: str, amount: Decimal, priority: int, expires_at: datetime | None) -> None:
-        """Debt first; where credit that nobody paid for covers it, its usage is no longer revenue."""
+    def give(
+        self, kind: str, amount: Decimal, priority: int, expires_at: datetime | None, *, source: str | None = None
+    ) -> Credit:
+        credit = self.new_credit(kind, amount, priority, expires_at, source)
+        self.put(credit)
+        return credit
+
+    def new_credit(
+        self, kind: str, amount: Decimal, priority: int, expires_at: datetime | None, source: str | None = None
+    ) -> Credit:
+        self.places += 1
+        return Credit(kind, amount, priority, expires_at, self.places, source or SOURCES[kind])
+
+    def put(self, credit: Credit) -> None:
+        """Debt first; where credit that nobody paid for covers usage, that is no longer revenue."""
         self.version += 1
-        covered = min(self.debt, amount)
-        credit = Credit(kind, amount - covered, priority, expires_at, len(self.credits))
         self.credits.append(credit)
-        self.given[kind] = self.given.get(kind, ZERO) + amount
-        self.debt -= covered
+        self.book(credit.source, -credit.left)
+        covered = min(self.debt, credit.left)
+        used = min(covered, self.debt - self.by_hand)
+        credit.left -= covered
+        self.cure(covered)
         if covered:
             self.uses.append(Use(self.version, credit, covered))
-        if kind != "paid":
-            self.revenue -= covered
-            self.promotional += covered
+        if credit.kind != "paid":
+            self.book("revenue", -used)
+            self.book("promotional_usage", used)
 
-    def _take(self, amount: Decimal) -> tuple[int, ...]:
-        """Burn grants down; returns the movement, none for nothing."""
-        if not amount:
-            return ()
-        self.version += 1
+    def book(self, account: str, amount: Decimal) -> None:
+        self.accounts[account] = self.accounts.get(account, ZERO) + amount
+
+    def cure(self, amount: Decimal) -> None:
+        """Less debt: its usage first."""
+        self.debt -= amount
+        self.by_hand = min(self.by_hand, self.debt)
+
+    def burn(self, amount: Decimal) -> list[Use]:
+        """Take grants down in their order; what they don't cover becomes debt."""
+        parts: list[Use] = []
         for credit in sorted(self.credits, key=lambda credit: credit.turn):
             part = min(credit.left, amount)
             if part:
                 amount -= part
                 credit.left -= part
-                self.uses.append(Use(self.version, credit, part))
-                self._book(credit.kind, part)
+                parts.append(Use(self.version, credit, part))
         self.debt += amount
-        self.revenue += amount
+        return parts
+
+    def _take(self, amount: Decimal) -> tuple[int, ...]:
+        """Burn grants down for usage; returns the movement, none for nothing."""
+        if not amount:
+            return ()
+        self.version += 1
+        parts = self.burn(amount)
+        for part in parts:
+            self._book_usage(part.credit.kind, part.left)
+        self.book("revenue", amount - sum((part.left for part in parts), ZERO))
+        self.uses += parts
         return (self.version,)
 
+    def write_off(self, amount: Decimal) -> None:
+        self.book("write_offs", -amount)
+        self.write_offs.append((self.version, amount))
+
+    def written_off(self, *, since: int) -> Decimal:
+        """At most what was since a movement; less what was taken up again."""
+        lately = sum((amount for movement, amount in self.write_offs if movement > since), ZERO)
+        return min(lately, sum((amount for _, amount in self.write_offs), ZERO))
+
+    def _take_up(self, amount: Decimal) -> None:
+        """A write-off is smaller: that part of it is debt again, unless there is credit now to pay it."""
+        self.version += 1
+        self.write_off(-amount)
+        parts = self.burn(amount)
+        for part in parts:
+            if part.credit.kind != "paid":
+                self.book("revenue", -part.left)
+                self.book("promotional_usage", part.left)
+        self.uses += parts
+
     def _give_back(self, usage: Usage) -> tuple[int, ...]:
-        """Debt first, then the grants that had paid for this very usage, then those that paid last; backwards."""
+        """Debt first, then the grants that had paid for this very usage, then those that paid last; backwards.
+
+        What neither debt nor this usage's own grants account for, and was written off since, nobody had paid.
+        """
         rest = usage.charge
         if not rest:
             return ()
+        own_left = sum((use.left for use in self.uses if use.movement in usage.movements), ZERO)
+        unpaid = min(rest - self.debt - own_left, self.written_off(since=min(usage.movements)))
+        if unpaid > 0:
+            self._take_up(unpaid)
         self.version += 1
         cured = min(self.debt, rest)
-        self.debt -= cured
-        self.revenue -= cured
+        self.cure(cured)
+        self.book("revenue", -cured)
         rest -= cured
         latest_first = sorted(self.uses, key=lambda use: (use.movement, use.credit.turn), reverse=True)
         own = [use for use in latest_first if use.movement in usage.movements]
@@ -190,15 +254,12 @@ class Notebook:
             use.left -= part
             use.credit.left += part
             rest -= part
-            self._book(use.credit.kind, -part)
+            self._book_usage(use.credit.kind, -part)
         assert not rest, "more would come back than was ever taken"
         return (self.version,)
 
-    def _book(self, kind: str, amount: Decimal) -> None:
-        if kind == "paid":
-            self.revenue += amount
-        else:
-            self.promotional += amount
+    def _book_usage(self, kind: str, amount: Decimal) -> None:
+        self.book("revenue" if kind == "paid" else "promotional_usage", amount)
 
     # --- holds ---
 
@@ -246,8 +307,16 @@ class Notebook:
         is_last = not event.more and reserve.admits_until is None
         self._free(reserve, reserve.left if is_last else min(reserve.left, event.charge), at=at)
         reserve.settled += event.charge
+        self.usages[event.event_id].drawn_on = reserve.request_id
         if is_last:
             reserve.status = "settled"
+
+    def _undraw(self, usage: Usage, *, at: datetime) -> None:
+        """Hold again what an estimate had drawn on a hold that is still open."""
+        reserve = self.reserves.get(usage.drawn_on or "")
+        if reserve is not None and reserve.status == "open":
+            reserve.settled -= usage.charge
+            self._free(reserve, reserve.left - max(ZERO, reserve.amount - reserve.settled), at=at)
 
     @staticmethod
     def _is_borrowed(reserve: Reserve, event: Reported) -> bool:
@@ -289,6 +358,7 @@ class Notebook:
             return False
         usage.movements = (*self._give_back(usage), *usage.movements)
         self._count(usage.key, usage.counts_at, spent=-usage.charge, at=at)
+        self._undraw(usage, at=at)
         usage.is_replaced, usage.charge = True, ZERO
         self.report([event], at=at)
         return True

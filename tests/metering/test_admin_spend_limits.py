@@ -11,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from billing.models import Customer, Hold, JobRun, OperatorSettings, SpendCounter, SpendLimit
+from billing.models import Customer, Hold, JobRun, Notice, OperatorSettings, SpendCounter, SpendLimit
 from billing.models.spending import Span
 from metering import keys, spend
 from metering.models import ApiKey
@@ -175,7 +175,7 @@ class TestSeeing:
             "the customer day hard: refuses beyond 5.000000 0.029250 0.010500 4.960250 2026-11-23 00:00:00"
             in of_customer
         )
-        in_key = f"the key {payer.key} month soft: only shown 0.030000 0.029250 0.010500 -0.009750 2026-12-01 00:00:00"
+        in_key = f"the key {payer.key} month soft: only tells 0.030000 0.029250 0.010500 -0.009750 2026-12-01 00:00:00"
         assert in_key in of_customer
         assert in_key in of_key
         assert "the customer day" not in of_key
@@ -183,6 +183,27 @@ class TestSeeing:
             assert said in listed
         for said in ("4.960250", "until 2026-11-23 00:00:00 UTC", "the customer"):
             assert said in shown
+
+    def test_what_was_told_of_limits_stands_on_the_customer_s_page_and_among_the_notices(
+        self, operator: Client
+    ) -> None:
+        payer = make_payer()
+        with time_machine.travel("2026-11-22T10:00:00Z", tick=False):
+            operator.post(form_of(payer), {**NONE, "month_soft": "0.03"})
+            own_limit(payer, "0.036", api_key_id=payer.key.pk)
+            Relay().report(make_event(payer))
+            pages = [page(Customer, "change", payer.customer.pk), page(Notice, "changelist")]
+            shown = [text_of(operator.get(address)) for address in pages]
+        of_all = "80 % of 0.030000 USD a month (soft, set by the operator) are spent by the customer: 0.029250 USD"
+        of_key = f"80 % of 0.036000 USD a day (hard, set by the customer) are spent by the key {payer.key}"
+        for said in shown:
+            assert of_all in said
+            assert of_key in said
+            assert said.count("are spent by") == 2
+        notice = Notice.objects.get(customer=payer.customer, data__span="day")
+        one = text_of(operator.get(page(Notice, "change", notice.pk)))
+        assert of_key in one
+        assert "0.029250 USD on 2026-11-22" in one
 
     def test_limits_are_found_by_customer_kind_and_who_set_them(self, operator: Client) -> None:
         one, other = make_payer(name="Northwind"), make_payer(name="Contoso")

@@ -13,7 +13,7 @@ from django.db import ProgrammingError, connection
 
 from billing import credits, holds
 from billing.checks import snapshot
-from billing.models import Customer, VerifiedWallet, Wallet
+from billing.models import Customer, Transfer, VerifiedWallet, Wallet
 from metering import parking, pricing, statements, verification
 from metering.models import CustomerPlan, Model, ModelAlias, Plan, UsageEvent, VerifiedUsage
 from metering.verification import Verified, verify_books
@@ -295,6 +295,16 @@ TAMPERINGS = {
         "UPDATE metering_eventkey SET id = id + 1000000 WHERE customer_id = {c}",
         ["number of the id of evt_", "events of the id of evt_"],
     ),
+    "event keys swapped": (
+        "UPDATE metering_eventkey k SET id = o.low + o.high - k.id FROM (SELECT min(id) AS low, max(id) AS high FROM"
+        " metering_usageevent WHERE customer_id = {c}) o WHERE k.customer_id = {c} AND k.id IN (o.low, o.high)",
+        ["number of the id of evt_"],
+    ),
+    "key of a free event gone": (
+        "DELETE FROM metering_eventkey k USING metering_usageevent e WHERE k.customer_id = {c}"
+        " AND e.customer_id = k.customer_id AND e.id = k.id AND e.charge = 0",
+        ["number of the id of evt_"],
+    ),
     "parked event gone": (
         "DELETE FROM metering_parkedevent WHERE customer_id = {c} AND resolved_at IS NULL",
         ["events of the id of evt_"],
@@ -302,6 +312,11 @@ TAMPERINGS = {
     "adjustment gone": (
         "DELETE FROM metering_usageadjustment WHERE customer_id = {c}",
         ["charge of tr_", "requests of hour", "charge of hour"],
+    ),
+    "event of an adjustment gone": (
+        "DELETE FROM metering_usageevent e USING metering_usageadjustment a WHERE e.customer_id = {c}"
+        " AND a.customer_id = e.customer_id AND a.event_number = e.id",
+        ["that adjustment 1 goes on from", "events of the id of evt_", "charge of tr_"],
     ),
     "adjustment of other figures": (
         "UPDATE metering_usageadjustment SET old_charge = old_charge + 1 WHERE customer_id = {c}",
@@ -520,6 +535,45 @@ class TestIncremental:
         first = UsageEvent.objects.filter(customer=payer.customer).order_by("id")[0]
         tamper(f"UPDATE metering_usageevent SET charge = 1 WHERE customer_id = {{c}} AND id = {first.pk}", payer)
         assert any("charge of evt_" in what for what in differences(full=False))
+
+
+@pytest.mark.django_db
+class TestNumbersOfTwoCustomers:
+    """The numbers of transfers are the customer's own: its figures are never made up for by another's."""
+
+    def test_charges_that_make_up_for_each_other_are_found(self) -> None:
+        one, other = make_payer(), make_payer()
+        Relay().report(make_event(one), make_event(other))
+        numbers = [Transfer.objects.get(customer=payer.customer, kind="usage").pk for payer in (one, other)]
+        for table, column in (("billing_transfer", "id"), ("metering_usageevent", "transfer_id")):
+            tamper(
+                f"UPDATE {table} SET {column} = {numbers[0]} WHERE customer_id = {{c}} AND {column} = {numbers[1]}",
+                other,
+            )
+        tamper(
+            f"UPDATE billing_entry SET transfer_id = {numbers[0]}, id = id + 16 * ({numbers[0]} - {numbers[1]})"
+            f" WHERE customer_id = {{c}} AND transfer_id = {numbers[1]};"
+            f"UPDATE billing_grantuse SET transfer_id = {numbers[0]} WHERE customer_id = {{c}}",
+            other,
+        )
+        assert differences() == []
+        for payer, sign in ((one, "+"), (other, "-")):
+            tamper(f"UPDATE metering_usageevent SET charge = charge {sign} 0.001 WHERE customer_id = {{c}}", payer)
+        assert len([what for what in differences() if what.startswith("charge of tr_")]) == 2
+
+
+@pytest.mark.django_db
+class TestRuns:
+    def test_each_connection_has_as_many_and_they_are_even(self) -> None:
+        payers = [make_payer() for _ in range(8)]
+        Relay().report(*(make_event(payer) for payer in payers))
+        movements = dict(Wallet.objects.values_list("customer_id", "version"))
+        total, most = sum(movements.values()), max(movements.values())
+        runs = list(verification._scopes(full=True, shares=2))
+        sizes = [sum(movements.get(pk, 0) for pk in range(run.first, run.last + 1)) for run in runs]
+        assert sum(sizes) == total
+        assert len(runs) == 2
+        assert abs(sizes[0] - sizes[1]) <= 2 * most
 
 
 @pytest.mark.usefixtures("committed")

@@ -1,13 +1,14 @@
 """Spend limits of customers and keys: judged beside the floor, counted in the window in which a hold was placed."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import time_machine
 
 from billing import holds, spending
-from billing.models import OperatorSettings, SpendCounter, SpendLimit
+from billing.models import Hold, OperatorSettings, SpendCounter, SpendLimit
 from billing.models.spending import Span
 from metering import keys, spend
 from metering.models import ApiKey, EventConflict
@@ -235,6 +236,20 @@ class TestCounters:
         assert row.starts_on == at.astimezone(zone).date()
         assert_right()
 
+    def test_are_right_in_a_day_that_has_two_midnights(self) -> None:
+        OperatorSettings.objects.update(timezone="America/Havana")
+        year = datetime.now(UTC).year + 1
+        # From 1:00 on that Sunday back to 0:00: its first hour comes twice.
+        day = next(day for day in range(1, 8) if date(year, 11, day).weekday() == 6)
+        with time_machine.travel(datetime(year, 11, day, 4, 30, tzinfo=UTC), tick=False):
+            payer, relay = make_payer(), Relay()
+            limit(payer, "5")
+            relay.report(make_event(payer, occurred_at=f"{year}-11-{day:02}T04:15:00Z"))
+            ask(relay, payer)
+            assert SpendCounter.objects.get().starts_on == date(year, 11, day)
+            assert counter(payer) == (EXAMPLE_CHARGE, PRICE)
+            assert_right()
+
     def test_that_are_old_are_removed(self) -> None:
         payer = make_payer()
         limit(payer, "5", at=datetime.now(UTC) - timedelta(days=200))
@@ -324,6 +339,42 @@ class TestALease:
         assert EventConflict.objects.get().kind == "lease_of_another_key"
         assert_right()
 
+    @pytest.mark.parametrize("used", [0, 500, 100_000])
+    def test_is_drawn_on_once_by_an_estimate_and_its_correction(self, used: int) -> None:
+        payer, relay = make_payer(), Relay()
+        limit(payer, "5")
+        named = {"authorization": self.lease(relay, payer).body["id"]}
+        old = make_event(payer, estimated=True, usage={"input_tokens": 200_000, "output_tokens": 0}, **named)
+        relay.report(old)
+        assert (payer.wallet.held, payer.balance) == (Decimal("0.4"), Decimal("49.4"))
+        usage = {"input_tokens": used, "output_tokens": 0}
+        relay.report(make_event(payer, replaces=old["id"], usage=usage, **named))
+        cost = used * Decimal("0.000003")
+        assert (payer.wallet.held, payer.balance) == (1 - cost, 50 - cost)
+        assert counter(payer) == (cost, 1 - cost)
+        assert (Hold.objects.get().settled, Hold.objects.get().status) == (cost, "open")
+        assert_right()
+
+    def test_that_an_estimate_overran_holds_again_no_more_than_it_did(self) -> None:
+        payer, relay = make_payer(), Relay()
+        named = {"authorization": self.lease(relay, payer).body["id"]}
+        old = make_event(payer, estimated=True, usage={"input_tokens": 500_000, "output_tokens": 0}, **named)
+        relay.report(make_event(payer, **named), old)
+        assert payer.wallet.held == 0
+        relay.report(make_event(payer, replaces=old["id"]))
+        assert payer.wallet.held == 1 - EXAMPLE_CHARGE, "the correction names no lease, and draws on none"
+        assert_right()
+
+    def test_that_has_ended_holds_nothing_again(self) -> None:
+        payer, relay = make_payer(), Relay()
+        lease = self.lease(relay, payer).body["id"]
+        old = make_event(payer, estimated=True, authorization=lease)
+        relay.report(old)
+        relay.release(lease)
+        relay.report(make_event(payer, replaces=old["id"], authorization=lease))
+        assert (payer.wallet.held, payer.balance) == (0, 50 - EXAMPLE_CHARGE)
+        assert_right()
+
     def test_ends_for_renewals_when_the_key_does(self) -> None:
         payer, relay = make_payer(), Relay()
         assert self.lease(relay, payer).status == 201
@@ -342,7 +393,7 @@ class TestALease:
             ({"amount": "1", "seconds": 0}, "lease.seconds"),
             ({"amount": "1", "seconds": 301}, "lease.seconds"),
             ({"amount": "1", "seconds": "60"}, "lease.seconds"),
-            ({}, "amount"),
+            ({}, "lease.amount"),
             ("all", "lease"),
         ],
     )

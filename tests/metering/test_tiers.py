@@ -9,10 +9,11 @@ from django.contrib.admin.models import LogEntry
 from django.db import IntegrityError, transaction
 from django.test import Client
 
-from billing import credits
-from billing.models import Customer, SpendLimit
+from billing import credits, grant_changes
+from billing.models import Customer, Grant, SpendLimit
 from metering import tasks, tiers
 from metering.models import ApiKey, CustomerTier, UsageTier
+from tests.billing.hands import adjust
 from tests.operator import log_in, make_staff, page, text_of
 from tests.world import CustomerApi, Payer, Relay, make_payer
 
@@ -108,6 +109,17 @@ class TestPromotion:
         top_up(payer, "500", kind="promotional")
         assert tiers.promote(at=now()) == 0
         assert tier_of(payer) is None
+
+    def test_what_was_voided_or_came_back_is_no_top_up(self) -> None:
+        payer = make_payer()
+        top_up(payer, "4000")
+        typed_wrong = Grant.objects.get(customer=payer.customer, kind="paid")
+        grant_changes.void(customer_id=payer.customer.pk, number=typed_wrong.pk, reason="40.00", actor="olga", at=now())
+        top_up(payer, "40")
+        adjust(payer, "money_back", "500")
+        tiers.promote(at=now())
+        assert tier_of(payer) == "Tier 2"
+        assert tiers.top_ups_of(payer.customer.pk) == 40
 
     def test_happens_with_the_scheduled_job_and_once(self) -> None:
         payer, at = make_payer(), now()

@@ -3,11 +3,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from billing import manual
 from billing.credits import InvalidGrant
 from billing.customers import InvalidCustomer
 from metering.keys import InvalidKey
 from metering.onboarding import onboard_customer
-from relayadmin.commands import JsonCommand, amount
+from relayadmin.commands import JsonCommand, amount, os_user
 
 
 class Command(JsonCommand):
@@ -21,14 +22,18 @@ class Command(JsonCommand):
         parser.add_argument("--key-name", default="default")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        credit = amount(options["credit"], "--credit")
+        if manual.needs_second_person(credit):
+            raise CommandError("So much credit needs a second person: create the customer without, then grant it.")
         try:
             made = onboard_customer(
                 name=options["name"],
                 email=options["email"],
-                credit=amount(options["credit"], "--credit"),
+                credit=credit,
                 plan=options["plan"],
                 key_name=options["key_name"],
                 at=datetime.now(UTC),
+                actor=f"{os_user()} (command line)",
             )
         except (InvalidCustomer, InvalidKey, InvalidGrant) as error:
             raise CommandError(f"{error}.") from error
