@@ -26,7 +26,7 @@ bench: install ## every benchmark; a table, and bench/results.json
 lint: install-dev ## style, types, layers, migrations
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy billing metering relayadmin
+	@$(VENV)/bin/mypy billing metering relayadmin sandbox
 	@$(VENV)/bin/lint-imports
 	@$(PY) manage.py makemigrations --check --dry-run
 

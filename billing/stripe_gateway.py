@@ -4,6 +4,8 @@ No call is made inside a transaction: a rolled-back row must never have moved mo
 takes the caller's own idempotency `key`, so that it survives a crash; the parameters must be the same under one key.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import stripe
 from django.conf import settings
 
 from billing.stripe_objects import (
@@ -45,6 +46,7 @@ from relayadmin.db import outside_transaction
 from relayadmin.money import minor_units
 
 if TYPE_CHECKING:
+    import stripe
     from stripe.params import PaymentIntentCreateParams
     from stripe.params.checkout import SessionCreateParams, SessionCreateParamsPaymentMethodOptions
 
@@ -66,7 +68,7 @@ __all__ = [
 ]
 
 API_VERSION = "2026-10-28.endive"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10
 RETRIES = 1  # by the package itself, under the same idempotency key
 SIGNATURE_AGE_S_MAX = 300
 PAGE = 100
@@ -86,7 +88,7 @@ def create_customer(*, key: str, name: str, email: str | None, customer: str) ->
     """Make a customer at Stripe that carries our public id; returns its `cus_…`."""
     with _calling() as client:
         made = client.v1.customers.create(
-            {"name": name, "metadata": {"customer": customer}, **({"email": email} if email else {})},
+            {"name": name[:256], "metadata": {"customer": customer}, **({"email": email} if email else {})},
             {"idempotency_key": key},
         )
         return made.id
@@ -333,6 +335,8 @@ def read_event(raw_body: bytes, signature: str) -> Event:
     secret = settings.STRIPE_WEBHOOK_SECRET
     if not secret:
         raise PaymentsNotConfigured("STRIPE_WEBHOOK_SECRET is not set")
+    import stripe  # not above: 20 MB and half a second, which a process without payments is spared
+
     if not signature.isascii():  # which the package's comparison can't take
         raise InvalidSignature("the signature is not ASCII")
     try:
@@ -350,6 +354,8 @@ def read_event(raw_body: bytes, signature: str) -> Event:
 @contextmanager
 def _calling() -> Iterator[stripe.StripeClient]:
     """The client, its errors turned into ours."""
+    import stripe
+
     if not configured():
         raise PaymentsNotConfigured("STRIPE_SECRET_KEY is not set")
     outside_transaction()
@@ -364,6 +370,8 @@ def _calling() -> Iterator[stripe.StripeClient]:
         raise GatewayRejected("Stripe does not accept STRIPE_SECRET_KEY for this", code="not_permitted") from None
     except stripe.APIError as error:
         raise GatewayUnavailable(f"Stripe answered {error.http_status}: {error.user_message}") from None
+    except stripe.IdempotencyError as error:
+        raise GatewayRejected(error.user_message or "", code="idempotency_error") from None
     except stripe.StripeError as error:
         raise GatewayRejected(
             error.user_message or "Stripe refused the request", param=getattr(error, "param", None), code=error.code
@@ -382,7 +390,9 @@ def _declined(error: stripe.CardError) -> PaymentDeclined:
 
 
 @lru_cache(maxsize=4)
-def _client(secret_key: str, api_base: str, timeout_s: float) -> stripe.StripeClient:
+def _client(secret_key: str, api_base: str, timeout_s: int) -> stripe.StripeClient:
+    import stripe
+
     host = urlsplit(api_base).hostname
     direct: Any = {"no_proxy": host}  # a stand-in on this machine is not asked through the machine's proxy
     return stripe.StripeClient(
@@ -401,8 +411,8 @@ def _pages(ask: Callable[[stripe.StripeClient], Any], read: Callable[[Json], T])
     with _calling() as client:
         found: Iterable[stripe.StripeObject] = ask(client).auto_paging_iter()
         for each in found:
-            outside_transaction()
             yield read(each.to_dict())
+            outside_transaction()
 
 
 def _span(from_: datetime, to: datetime) -> Any:

@@ -73,7 +73,7 @@ class Charge:
     method_type: str  # card, alipay, wechat_pay
     brand: str | None
     last4: str | None
-    balance_transaction: BalanceTransaction | None
+    balance_transaction: BalanceTransaction | None  # and so the fee; may come a little after the payment
     receipt_url: str | None
     disputed: bool
     amount_refunded: Decimal

@@ -11,6 +11,8 @@ import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
+from relayadmin.embedded import payments as embedded_payments
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
@@ -169,6 +171,13 @@ STRIPE_WEBHOOK_SECRET = _setting("STRIPE_WEBHOOK_SECRET", r"whsec_[!-~]+", "a we
 STRIPE_API_BASE = _setting("STRIPE_API_BASE", r"https?://[^/?#@\s]+/?", "an address such as http://127.0.0.1:12111")
 STRIPE_API_BASE = STRIPE_API_BASE.rstrip("/")
 
+# Without anything of Stripe's, `make run` brings a stand-in of its own; nobody else gets one.
+_sandbox = embedded_payments.read(RELAYADMIN_HOME) if embedded_payments.wanted() else None
+PAYMENTS_SANDBOX = _sandbox is not None
+if _sandbox is not None:
+    STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRET = _sandbox.secret_key, _sandbox.webhook_secret
+    STRIPE_API_BASE = _sandbox.address
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -267,7 +276,8 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # Of each call to Stripe the package tells at INFO.
+    "loggers": {"django.request": {"level": "ERROR"}, "stripe": {"level": "WARNING"}},
 }
 
 # The admin writes dates as the API does: 2026-11-22 10:00:00.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from relayadmin import embedded
+from relayadmin.embedded import payments
 from relayadmin.embedded.home import PROJECT, Home
 from relayadmin.embedded.processes import launched
 
@@ -135,7 +136,10 @@ def children(port: int) -> list[Child]:
     ]
     beat = [*celery, "beat", "--loglevel", "warning", "--pidfile", ""]
     # The order of stopping: first nothing new comes in, then what runs may end.
-    return [Child("web", web, 4.0), Child("worker", worker, 4.0), Child("beat", beat, 2.0)]
+    running = [Child("web", web, 4.0), Child("worker", worker, 4.0), Child("beat", beat, 2.0)]
+    if payments.wanted():
+        running.append(Child("pay", [python, "-m", "sandbox"], 2.0))
+    return running
 
 
 class Supervisor:
@@ -181,6 +185,7 @@ class Supervisor:
     def _serve(self, servers: embedded.Servers) -> None:
         if os.environ.get("RELAYADMIN_EMBEDDED") == "1":
             os.environ["RELAYADMIN_SANDBOX"] = "1"
+        sandbox = payments.ensure(Home.open()) if payments.wanted() else None
         os.environ["PORT"] = str(self.port)
         os.environ["PYTHONUNBUFFERED"] = "1"
         demo = self._set_up()
@@ -191,7 +196,7 @@ class Supervisor:
         for child in self.children:
             self._start(child)
         threading.Thread(target=self._await_ready, daemon=True).start()
-        self._watch(servers, demo)
+        self._watch(servers, demo, sandbox.address if sandbox else None)
 
     def _set_up(self) -> dict[str, object]:
         """Migrations, price book, demo; returns what the demo has to say the first time."""
@@ -211,7 +216,7 @@ class Supervisor:
             say(message)
         return dict(json.loads(last or "{}"))
 
-    def _watch(self, servers: embedded.Servers, demo: dict[str, object]) -> None:
+    def _watch(self, servers: embedded.Servers, demo: dict[str, object], sandbox: str | None) -> None:
         greeted = False
         look_at = time.monotonic() + SERVERS_LOOK_EVERY_S
         while not self.signals and not self.failed:
@@ -219,7 +224,7 @@ class Supervisor:
             self._tend()
             if self.ready.is_set() and not greeted:
                 greeted = True
-                say(greeting(self.port, demo))
+                say(greeting(self.port, demo, sandbox))
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + SERVERS_LOOK_EVERY_S
                 if servers.revive():
@@ -303,9 +308,12 @@ class Supervisor:
         say(f"Not ready after {READY_WITHIN_S:g} s ({answer}); still trying to serve.")
 
 
-def greeting(port: int, demo: dict[str, object]) -> str:
+def greeting(port: int, demo: dict[str, object], sandbox: str | None = None) -> str:
     address = f"http://{HOST}:{port}"
-    lines = ["", f"  relayadmin is ready:  {address}", f"  operator's admin:     {address}/admin/", ""]
+    lines = ["", f"  relayadmin is ready:  {address}", f"  operator's admin:     {address}/admin/"]
+    if sandbox:
+        lines.append(f"  payment sandbox:      {sandbox}/  (in place of Stripe; no real money)")
+    lines.append("")
     if demo:
         lines += ["  Demo log-ins, shown this once:", *indented(demo, "    "), ""]
     return "\n".join([*lines, "  Ctrl-C stops everything; the data stays.", ""])

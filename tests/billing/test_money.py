@@ -107,6 +107,29 @@ def test_a_unit_price_is_rounded_to_9_decimals() -> None:
     assert money.to_unit_price(Decimal("0.1234567895")) == Decimal("0.123456790")
 
 
+@pytest.mark.parametrize(
+    ("amount", "currency", "units"),
+    [("10.00", "usd", 1000), ("10", "USD", 1000), ("500", "jpy", 500), ("1.250", "kwd", 1250), ("0.01", "cny", 1)],
+)
+def test_minor_units_are_the_currencys_own(amount: str, currency: str, units: int) -> None:
+    assert money.minor_units(Decimal(amount), currency) == units
+    assert money.from_minor_units(units, currency) == Decimal(amount)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency"),
+    [("0.001", "usd"), ("1.5", "jpy"), ("1.0001", "kwd"), ("1000000", "usd"), ("100000000", "jpy"), ("100000", "kwd")],
+)
+def test_what_is_no_whole_number_of_minor_units_or_too_many_is_refused(amount: str, currency: str) -> None:
+    with pytest.raises(money.InvalidAmount, match=currency.upper()):
+        money.minor_units(Decimal(amount), currency)
+
+
+@given(st.integers(-money.MINOR_UNITS_MAX, money.MINOR_UNITS_MAX), st.sampled_from(["usd", "vnd", "bhd"]))
+def test_minor_units_go_both_ways(units: int, currency: str) -> None:
+    assert money.minor_units(money.from_minor_units(units, currency), currency) == units
+
+
 @given(st.lists(amounts, max_size=20))
 def test_a_total_loses_nothing(items: list[Decimal]) -> None:
     scale = 10**15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,11 @@ with embedded.attach(sys.argv[1], durable=False) as servers:
 def clean_environment(**settings: str) -> dict[str, str]:
     """The environment of a newcomer: none of our settings."""
     ours = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "PORT")
-    kept = {name: value for name, value in os.environ.items() if name not in ours and "RELAYADMIN" not in name}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not re.match("RELAYADMIN|STRIPE", name)
+    }
     return kept | {"PYTHONPATH": str(PROJECT)} | settings
 
 

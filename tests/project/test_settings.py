@@ -13,8 +13,8 @@ SHOWN = ("EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL", "DEFAULT_
 SHOW = f"import json; from relayadmin import settings as s; print(json.dumps([getattr(s, name) for name in {SHOWN}]))"
 
 
-def load(script: str, email_url: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EMAIL_URL": email_url}
+def load(script: str, email_url: str, **other: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EMAIL_URL": email_url, **other}
     return subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -47,3 +47,46 @@ def test_another_address_stops_the_start_with_a_sentence(url: str) -> None:
 def test_without_an_address_nothing_is_mailed() -> None:
     script = "from relayadmin import settings as s; print(repr(s.EMAIL_URL), hasattr(s, 'EMAIL_HOST'))"
     assert load(script, " ").stdout == "'' False\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STRIPE_SECRET_KEY", "pk_test_1"),
+        ("STRIPE_SECRET_KEY", "sk_test_1 sk_test_2"),
+        ("STRIPE_SECRET_KEY", "sk-1234"),
+        ("STRIPE_WEBHOOK_SECRET", "sk_test_1"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_ü"),
+        ("STRIPE_API_BASE", "10.1.2.3:12111"),
+        ("STRIPE_API_BASE", "ftp://127.0.0.1"),
+        ("STRIPE_API_BASE", "http://user:password@127.0.0.1"),
+        ("STRIPE_API_BASE", "http://127.0.0.1/v1"),
+        ("STRIPE_API_BASE", "https://?key=sk"),
+    ],
+)
+def test_a_wrong_value_of_stripes_stops_the_start_and_is_not_repeated(name: str, value: str) -> None:
+    stopped = load("from relayadmin import settings", "", **{name: value})
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith(f"relayadmin: {name} must be ")
+    assert value not in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
+
+
+def test_stripes_values_are_taken_as_they_are() -> None:
+    given = {
+        "STRIPE_SECRET_KEY": "rk_live_1",
+        "STRIPE_WEBHOOK_SECRET": " whsec_1\n",
+        "STRIPE_API_BASE": "http://localhost:12111/",
+    }
+    show = (
+        "from relayadmin import settings as s; print(s.STRIPE_SECRET_KEY, s.STRIPE_WEBHOOK_SECRET, s.STRIPE_API_BASE)"
+    )
+    assert load(show, "", **given).stdout == "rk_live_1 whsec_1 http://localhost:12111\n"
+
+
+def test_the_stripe_package_is_not_loaded_before_it_is_used() -> None:
+    script = (
+        "import os, sys; os.environ['DJANGO_SETTINGS_MODULE'] = 'relayadmin.settings'; import django; django.setup()\n"
+        "import billing.stripe_gateway, relayadmin.urls; print('stripe' in sys.modules)"
+    )
+    assert load(script, "").stdout == "False\n"
