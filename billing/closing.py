@@ -1,19 +1,20 @@
 """Closing an account: what is left is refunded or expires, the ledger stays. Keys are metering's (metering.closing)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from billing import burning, customers, holds, ledger, manual
+from billing import burning, customers, holds, ledger, manual, money_back, refunds
 from billing.accounts import check_reason, lock_account, record, set_status
 from billing.credits import debts
-from billing.models import Account, AccountChange, Customer, Hold, ScheduledGrant, Transfer
+from billing.models import Account, AccountChange, Customer, Grant, Hold, Refund, ScheduledGrant, TopUp, Transfer
 from billing.suspension import open_causes
 from relayadmin.db import in_transaction
-from relayadmin.money import EXACT, ZERO, amount_text
+from relayadmin.money import EXACT, ZERO, amount_text, to_cents, total
 
-WHY = "Account closed"  # stands on what closing posts, cancels and withdraws
+REASON = "Account closed"  # stands on what closing posts, cancels and withdraws
 
 
 class PaidCredit(StrEnum):
@@ -53,9 +54,9 @@ def close(
 ) -> Closed:
     """Close an account: no authorization from now on, no access token, no credit, no credit line.
 
-    Paid credit goes to refunds pending or, with the rest, to breakage. Debt stays on the wallet. Credit that has not
-    begun is cancelled, adjustments that wait for a second person are withdrawn. A second time changes nothing.
-    Raises HoldsOpen, InvalidChange, ledger.UnknownCustomer.
+    Paid credit goes to refunds, which are sent or paid out after that, or, with the rest, to breakage. Debt stays on
+    the wallet. Credit that has not begun is cancelled, adjustments that wait for a second person are withdrawn.
+    A second time changes nothing. Raises HoldsOpen, InvalidChange, ledger.UnknownCustomer.
     """
     check_reason(reason)
 
@@ -67,9 +68,9 @@ def close(
         wallet = ledger.lock_wallets([customer_id])[customer_id]
         refunded, expired = _empty(wallet, paid_credit, actor=actor, at=at)
         ScheduledGrant.objects.filter(customer_id=customer_id, posted_at=None, cancelled_at=None).update(
-            cancelled_at=at, cancelled_by=actor, cancelled_because=WHY
+            cancelled_at=at, cancelled_by=actor, cancelled_because=REASON
         )
-        withdrawn = manual.withdraw_all(customer_id=customer_id, note=WHY, actor=actor, at=at)
+        withdrawn = manual.withdraw_all(customer_id=customer_id, note=REASON, actor=actor, at=at)
         before, limit = customer.status, wallet.credit_limit
         if limit:
             wallet.credit_limit = ZERO
@@ -150,13 +151,20 @@ def _end_holds(customer_id: int, *, release_holds: bool, at: datetime) -> int:
 def _empty(
     wallet: ledger.LockedWallet, paid_credit: PaidCredit, *, actor: str, at: datetime
 ) -> tuple[Decimal, Decimal]:
-    """Take all that is left off a locked wallet's grants; returns what is refunded and what expires (USD)."""
+    """Take all that is left off a locked wallet's grants; returns what is refunded and what expires (USD).
+
+    What is refunded stands in refunds, one for each top-up and each other paid grant; what is too little to be sent
+    back in its currency expires.
+    """
     parts = burning.left(wallet)
-    refundable = [] if paid_credit == PaidCredit.EXPIRE else [part for part in parts if part.is_refundable]
-    refunded = burning.sum_of(refundable)
-    expired = EXACT.subtract(burning.sum_of(parts), refunded)
     if not parts:
         return ZERO, ZERO
+    refundable = [] if paid_credit == PaidCredit.EXPIRE else [part for part in parts if part.is_refundable]
+    # An account that was reopened can be closed again; its wallet has moved since.
+    key = f"closing:{wallet.version}"
+    rows = _refunds(wallet.customer_id, refundable, key=key, actor=actor, at=at)
+    refunded = total([row.amount for row in rows])
+    expired = EXACT.subtract(burning.sum_of(parts), refunded)
     sides = (
         (Account.WALLET.value, -EXACT.add(refunded, expired)),
         (Account.REFUNDS_PENDING.value, refunded),
@@ -165,12 +173,52 @@ def _empty(
     posting = ledger.Posting(
         wallet.customer_id,
         Transfer.Kind.CLOSING.value,
-        # An account that was reopened can be closed again; its wallet has moved since.
-        f"closing:{wallet.version}",
+        key,
         [(account, amount) for account, amount in sides if amount],
-        reason=WHY,
+        reason=REASON,
         actor=actor,
     )
     (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)
     burning.burn(wallet, parts, transfer_id=transfer_id)
+    for row in rows:
+        row.transfer_id = transfer_id
+    Refund.objects.bulk_create(rows)
     return refunded, expired
+
+
+def _refunds(customer_id: int, parts: Sequence[burning.Part], *, key: str, actor: str, at: datetime) -> list[Refund]:
+    """The refunds, not saved yet, of what is left of paid grants: by top-up, or by grant where it was given by hand."""
+    references = dict(
+        Grant.objects.filter(customer_id=customer_id, pk__in=[part.grant_id for part in parts]).values_list(
+            "pk", "reference"
+        )
+    )
+    paid = TopUp.objects.filter(customer_id=customer_id, status=TopUp.Status.PAID, public_id__in=references.values())
+    top_ups = {row.public_id: row for row in paid}
+    rows: dict[str, Refund] = {}
+    for part in parts:
+        top_up = top_ups.get(references[part.grant_id])
+        what = str(part.grant_id) if top_up is None else top_up.public_id
+        row = rows.setdefault(
+            what,
+            Refund(
+                customer_id=customer_id,
+                top_up=top_up,
+                grant_id=part.grant_id if top_up is None else None,
+                origin=Refund.Origin.CLOSING,
+                amount=ZERO,
+                currency="USD" if top_up is None else top_up.currency,
+                key=f"{key}:{what}",
+                reason=REASON,
+                actor=actor,
+                look_at=None if top_up is None or top_up.origin in refunds.BY_HAND else at,
+                created_at=at,
+            ),
+        )
+        row.amount = EXACT.add(row.amount, part.amount)
+    for row in rows.values():
+        of = row.top_up
+        row.pay_amount = (
+            to_cents(row.amount) if of is None else money_back.pay_of(of, row.amount, money_back.gone_of(of))
+        )
+    return [row for row in rows.values() if row.pay_amount]

@@ -1,4 +1,4 @@
-"""What a debt is made of: usage that no grant has paid, and debits by hand that made debt."""
+"""What a debt is made of: usage that no grant has paid, and what debits by hand, refunds and disputes made of debt."""
 
 from decimal import Decimal
 
@@ -6,7 +6,8 @@ from billing import ledger
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO
 
-# Of each debit that made debt: that part, and the least that was owed from then until the next one, or until now.
+# Of each debit, refund and dispute that made debt: that part, and the least that was owed from then until the next one,
+# or until now.
 _DEBITS = """
 SELECT d.unpaid, (
     SELECT max(e.balance_after) FROM billing_entry e
@@ -15,7 +16,16 @@ SELECT d.unpaid, (
 )
 FROM (
     SELECT customer_id, unpaid, wallet_version, lead(wallet_version) OVER (ORDER BY wallet_version) AS next_version
-    FROM billing_walletadjustment WHERE customer_id = %s AND unpaid > 0
+    FROM (
+        SELECT customer_id, unpaid, wallet_version FROM billing_walletadjustment
+        WHERE customer_id = %(customer)s AND unpaid > 0
+        UNION ALL
+        -- Who has debt has no credit left: what a transfer took below zero is what it made of debt.
+        SELECT e.customer_id, least(-e.amount, -e.balance_after), e.wallet_version FROM billing_transfer t
+        JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
+        WHERE t.customer_id = %(customer)s AND t.kind IN ('refund', 'dispute') AND e.account = 'wallet'
+            AND e.amount < 0 AND e.balance_after < 0
+    ) made
 ) d
 ORDER BY d.wallet_version
 """
@@ -24,12 +34,12 @@ ORDER BY d.wallet_version
 def of_usage(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
     """How much of a locked wallet's debt (USD) is usage: what is paid or written off counts for usage first.
 
-    Usage that stands as debt was posted as revenue, a debit by hand was not.
+    Usage that stands as debt was posted as revenue; debits by hand, refunds and disputes were not.
     """
     if not debt:
         return ZERO
     with server_cursor() as cursor:
-        cursor.execute(_DEBITS, [wallet.customer_id], binary=True)
+        cursor.execute(_DEBITS, {"customer": wallet.customer_id}, binary=True)
         debits = cursor.fetchall()
     by_hand = ZERO
     for unpaid, highest_balance in debits:

@@ -127,6 +127,28 @@ def add_rate(
     *, currency: str, per_usd: Decimal, margin: Decimal, effective_from: datetime | None, actor: str, at: datetime
 ) -> ExchangeRate:
     """Enter a rate that holds from now or a later moment on. What was paid before keeps its own. Raises InvalidRate."""
+    check_rate(currency=currency, per_usd=per_usd, margin=margin, effective_from=effective_from, at=at)
+    try:
+        return in_transaction(
+            lambda: ExchangeRate.objects.create(
+                currency_id=currency,
+                per_usd=per_usd,
+                margin=margin,
+                effective_from=effective_from or at,
+                created_by=actor,
+                created_at=at,
+            )
+        )
+    except IntegrityError as error:
+        if "exchange_rate_once_per_moment" in str(error):
+            raise _taken(currency) from error
+        raise
+
+
+def check_rate(
+    *, currency: str, per_usd: Decimal, margin: Decimal, effective_from: datetime | None, at: datetime
+) -> None:
+    """Raise InvalidRate if there can't be such a rate."""
     begins = effective_from or at
     if currency == USD:
         raise InvalidRate("currency", "1 USD is 1 USD")
@@ -138,21 +160,12 @@ def add_rate(
         raise InvalidRate("margin", f"a margin must be from 0 to below 1, with at most {MARGIN_DECIMALS} decimals")
     if begins < at:
         raise InvalidRate("effective_from", "a rate can't begin in the past: payments were quoted by another then")
-    try:
-        return in_transaction(
-            lambda: ExchangeRate.objects.create(
-                currency_id=currency,
-                per_usd=per_usd,
-                margin=margin,
-                effective_from=begins,
-                created_by=actor,
-                created_at=at,
-            )
-        )
-    except IntegrityError as error:
-        if "exchange_rate_once_per_moment" in str(error):
-            raise InvalidRate("effective_from", f"{currency} has a rate from this moment on already") from error
-        raise
+    if ExchangeRate.objects.filter(currency_id=currency, effective_from=begins).exists():
+        raise _taken(currency)
+
+
+def _taken(currency: str) -> InvalidRate:
+    return InvalidRate("effective_from", f"{currency} has a rate from this moment on already")
 
 
 def _present(currency: str, at: datetime) -> tuple[Decimal, Decimal]:

@@ -97,7 +97,9 @@ WHERE d.expected <> d.found ORDER BY customer_id, id"""
 
 
 def _by_hand_sql(*, full: bool) -> str:
-    """What debits by hand, closings and write-offs used of grants: all there was up to their amount, the rest is debt.
+    """What debits by hand, closings, write-offs, refunds and disputes used of grants.
+
+    All there was up to their amount; the rest is debt.
 
     Who has debt has no credit left, so the balance before, if above zero, is what grants could pay.
     """
@@ -106,7 +108,7 @@ def _by_hand_sql(*, full: bool) -> str:
     FROM (
         SELECT e.customer_id, e.id
         FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
-            AND e.kind IN ('manual', 'closing', 'write_off')
+            AND e.kind IN ('manual', 'closing', 'write_off', 'refund', 'dispute')
     ) t CROSS JOIN LATERAL (
         SELECT sum(amount) AS amount, sum(balance_after) AS balance_after FROM billing_entry e
         WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16 AND e.account = 'wallet'

@@ -1,13 +1,15 @@
 """Customers as the payment provider knows them: one account each, made when it is first needed."""
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
 from billing import stripe_gateway as gateway
 from billing.models import Customer, PaymentAccount
 from relayadmin.db import one_at_a_time
+
+FIRST_LOOK_FOR_CARDS = timedelta(minutes=2)
 
 
 def is_sandbox() -> bool:
@@ -43,3 +45,10 @@ def ensure(*, customer_id: int, at: datetime) -> str:
             customer_id=customer_id, is_sandbox=is_sandbox(), defaults={"stripe_id": made, "created_at": at}
         )
         return str(account.stripe_id)
+
+
+def expect_card(stripe_customer: str, *, at: datetime) -> None:
+    """Have this customer's saved cards asked for during a day: one may be saved, and its webhook get lost."""
+    PaymentAccount.objects.filter(stripe_id=stripe_customer).update(
+        cards_asked_at=at, cards_look_at=at + FIRST_LOOK_FOR_CARDS
+    )

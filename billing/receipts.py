@@ -112,6 +112,7 @@ def _issue(wanted: QuerySet[TopUp], at: datetime) -> list[Receipt]:
 
 def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, sequence: int, at: datetime) -> Receipt:
     customer: Customer = top_up.customer
+    assert top_up.paid_at is not None
     return Receipt(
         customer=customer,
         top_up=top_up,

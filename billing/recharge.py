@@ -21,7 +21,7 @@ from billing.models import Notice, Recharge, TopUp
 from billing.periods import bounds, month_of, operator_timezone
 from billing.recharge_rules import Off
 from relayadmin.db import in_transaction, one_at_a_time, server_cursor
-from relayadmin.money import EXACT, ZERO, amount_text, cents_text
+from relayadmin.money import EXACT, ZERO, amount_text
 
 logger = logging.getLogger(__name__)
 Status = TopUp.Status
@@ -66,7 +66,8 @@ WHERE r.is_on
 UNION
 SELECT r.customer_id FROM billing_recharge r
 JOIN billing_topup t ON t.id = r.waits_for_id
-WHERE r.is_on AND (
+JOIN billing_customer c ON c.id = r.customer_id
+WHERE r.is_on AND c.status = 'active' AND (
     NOT EXISTS (
         SELECT FROM billing_notice n
         WHERE n.customer_id = r.customer_id AND n.kind = 'authentication_required' AND n.key = t.public_id
@@ -80,7 +81,7 @@ ORDER BY 1 LIMIT %(limit)s
 
 
 def due(*, at: datetime) -> list[int]:
-    """The customers for whom there may be something to do: rules that are on and below, charges that have ended or died.
+    """The customers for whom there may be something to do: rules that are on and below, charges that ended or died.
 
     A look without a lock; `run` judges.
     """
@@ -137,16 +138,25 @@ def _open(customer_id: int, at: datetime) -> TopUp | None:
         # Once the provider has named the payment, it is asked about as any other.
         if under_way.payment_intent_id is not None or (under_way.look_at is not None and under_way.look_at > at):
             return None
-    elif not _may_fire(rule, wallet, at):
-        return None
-    else:
-        under_way = top_ups.open_recharge(
-            customer_id=customer_id, amount=rule.amount, currency=recharge_rules.CURRENCY, at=at
-        )
-        under_way.saved_method = rule.method
-    under_way.look_at = at + PATIENCE
-    under_way.save()
+    elif _may_fire(rule, wallet, at):
+        under_way = _open_row(rule, at)
+    if under_way is not None:
+        under_way.look_at = at + PATIENCE
+        under_way.save()
     return under_way
+
+
+def _open_row(rule: Recharge, at: datetime) -> TopUp | None:
+    try:
+        row = top_ups.open_recharge(
+            customer_id=rule.customer_id, amount=rule.amount, currency=recharge_rules.CURRENCY, at=at
+        )
+    except top_ups.InvalidTopUp as error:
+        message = f"The amount is no longer allowed: {error}."
+        recharge_rules.switch_off(rule, Off.LIMITS, message, at=at)
+        return None
+    row.saved_method = rule.method
+    return row
 
 
 def _charges(customer_id: int) -> QuerySet[TopUp]:
@@ -171,11 +181,6 @@ def _may_fire(rule: Recharge, wallet: ledger.LockedWallet, at: datetime) -> bool
     if saved_methods.has_expired(method, at=at):
         message = f"The card {method} has expired. Save another one to go on."
         recharge_rules.switch_off(rule, Off.EXPIRED, message, at=at, told={"card": str(method)})
-        return False
-    least, most = recharge_rules.limits()
-    if not least <= rule.amount <= most:
-        message = f"The amount must be from {cents_text(least)} to {cents_text(most)} USD now."
-        recharge_rules.switch_off(rule, Off.LIMITS, message, at=at)
         return False
     return not _is_capped(rule, at)
 
@@ -224,6 +229,11 @@ def _charge(top_up: TopUp, at: datetime) -> str:
     else:
         try:
             intent = _send(top_up)
+        except gateway.GatewayUnavailable:
+            # A fault of the provider's own is answered again under the same key, whatever the call has done.
+            intent = _find(top_up, at)
+            if intent is None:
+                raise
         except gateway.PaymentDeclined as error:
             if error.payment_intent is None:
                 return _end(top_up, Status.FAILED, error.decline_code or error.code or "declined", error.message, at)
@@ -338,13 +348,18 @@ def _send_link(customer_id: int, at: datetime) -> None:
     rule = (
         Recharge.objects.select_related("waits_for__saved_method").filter(customer_id=customer_id, is_on=True).first()
     )
-    if rule is None or rule.waits_for is None:
+    if rule is None or rule.waits_for is None or not recharge_rules.may_recharge(customer_id):
         return
     wanted = rule.waits_for
     if Notice.objects.filter(customer_id=customer_id, kind=AUTHENTICATION, key=wanted.public_id).exists():
         return
-    with one_at_a_time(f"recharge link {wanted.public_id}"):
-        opened = _open_page(rule, wanted, at)
+    try:
+        with one_at_a_time(f"recharge link {wanted.public_id}"):
+            opened = _open_page(rule, wanted, at)
+    except top_ups.InvalidTopUp as error:
+        message = f"The amount is no longer allowed: {error}."
+        in_transaction(lambda: _switch_off(customer_id, Off.LIMITS, message, at))
+        return
     notices.announce(
         customer_id=customer_id,
         kind=AUTHENTICATION,
@@ -353,10 +368,18 @@ def _send_link(customer_id: int, at: datetime) -> None:
             "top_up": opened.public_id,
             "amount": amount_text(wanted.amount),
             "card": str(wanted.saved_method),
+            # Empty where the provider would open none: a top-up by hand does as well.
             "checkout_url": opened.checkout_url,
         },
         at=at,
     )
+
+
+def _switch_off(customer_id: int, because: Off, message: str, at: datetime) -> None:
+    ledger.lock_wallets([customer_id])
+    rule = Recharge.objects.get(customer_id=customer_id)
+    if rule.is_on:
+        recharge_rules.switch_off(rule, because, message, at=at)
 
 
 def _open_page(rule: Recharge, wanted: TopUp, at: datetime) -> TopUp:

@@ -12,9 +12,10 @@ from typing import Any
 from billing import ledger, notices
 from billing.models import Customer, OperatorSettings, PaymentMethod, Recharge
 from relayadmin.db import in_transaction
-from relayadmin.money import InvalidAmount, amount_text, minor_units
+from relayadmin.money import CENT, MINOR_UNITS_MAX, InvalidAmount, amount_text, from_minor_units, minor_units
 
 CURRENCY = "USD"
+LARGEST = from_minor_units(MINOR_UNITS_MAX, CURRENCY)
 Off = Recharge.Off
 
 
@@ -91,7 +92,8 @@ def _check_amounts(wanted: Wanted) -> None:
             minor_units(value or Decimal(0), CURRENCY)
         except InvalidAmount as error:
             raise InvalidRule(name, f"{name} must be whole cents of at most one payment: {error}") from error
-    least, most = limits()
+    # What is to be off may be outside of limits that have changed since.
+    least, most = limits() if wanted.is_on else (CENT, LARGEST)
     if not least <= wanted.amount <= most:
         raise InvalidRule("amount", f"amount must be from {amount_text(least)} to {amount_text(most)}")
     if not 0 <= wanted.threshold <= most:
@@ -113,7 +115,7 @@ def _method(customer_id: int, rule: Recharge | None, wanted: Wanted) -> PaymentM
         if found is None:
             raise InvalidRule("payment_method", "payment_method must be a saved card of yours")
     else:
-        found = saved.filter(pk=rule.method_id).first() if rule is not None else None
+        found = saved.filter(pk=rule.method_id).first() if rule is not None and rule.method_id is not None else None
         found = found or saved.filter(is_default=True).first()
     if wanted.is_on and found is None:
         raise InvalidRule("payment_method", "save a card first: POST /api/v1/payment-methods/setup")

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from uuid import uuid4
 
 from billing import ledger, payment_accounts, recharge_rules
@@ -20,7 +21,6 @@ CARD = "card"  # the one kind that can be saved and charged later
 RETRY = timedelta(minutes=1)
 # A page to save a card on lives for a day; the provider is asked in between, less and less often.
 LOOKED_FOR = timedelta(hours=25)
-FIRST_LOOK = timedelta(minutes=2)
 BATCH = 100
 
 
@@ -52,9 +52,9 @@ def start_setup(*, customer_id: int, key: str | None, success_url: str, cancel_u
     """
     stripe_customer = payment_accounts.ensure(customer_id=customer_id, at=at)
     account = PaymentAccount.objects.select_related("customer").get(stripe_id=stripe_customer)
-    expect(stripe_customer, at=at)
+    payment_accounts.expect_card(stripe_customer, at=at)
     session = gateway.create_setup_checkout(
-        key=f"setup:{account.customer.public_id}:{key or uuid4().hex}",
+        key=f"setup:{account.customer.public_id}:{sha256((key or uuid4().hex).encode()).hexdigest()}",
         customer=account.customer.public_id,
         stripe_customer=stripe_customer,
         currency=recharge_rules.CURRENCY.lower(),
@@ -62,11 +62,6 @@ def start_setup(*, customer_id: int, key: str | None, success_url: str, cancel_u
         cancel_url=cancel_url,
     )
     return session.url or ""
-
-
-def expect(stripe_customer: str, *, at: datetime) -> None:
-    """Let the sweep ask for this customer's cards for a day: one may be saved, and its webhook may get lost."""
-    PaymentAccount.objects.filter(stripe_id=stripe_customer).update(cards_asked_at=at, cards_look_at=at + FIRST_LOOK)
 
 
 def read(stripe_id: str) -> gateway.PaymentMethod:

@@ -305,6 +305,13 @@ def refunds_of(payment_intent: str) -> list[Refund]:
         return [_refund(each.to_dict()) for each in found.auto_paging_iter()]
 
 
+def payment_of_charge(id: str) -> str | None:
+    """The payment that a charge belongs to."""
+    with _calling() as client:
+        found = client.v1.charges.retrieve(id).payment_intent
+        return found if found is None or isinstance(found, str) else found.id
+
+
 def dispute(id: str) -> Dispute:
     with _calling() as client:
         return _dispute(client.v1.disputes.retrieve(id).to_dict())

@@ -170,11 +170,14 @@ def open_checkout(*, top_up_id: int, at: datetime) -> TopUp:
 
 def _create_checkout(row: TopUp, at: datetime) -> gateway.CheckoutSession:
     assert row.expires_at is not None
+    stripe_customer = payment_accounts.ensure(customer_id=row.customer_id, at=at)
+    if row.request["save_card"]:
+        payment_accounts.expect_card(stripe_customer, at=at)
     return gateway.create_checkout(
         key=request_key(row),
         top_up=row.public_id,
         customer=row.customer.public_id,
-        stripe_customer=payment_accounts.ensure(customer_id=row.customer_id, at=at),
+        stripe_customer=stripe_customer,
         amount=row.pay_amount,
         currency=row.currency,
         methods=row.request["methods"],

@@ -2,8 +2,8 @@
 
 Every check is one statement about a run of customers (`Scope`), all of them on one snapshot. A full check begins at
 the first entry, an incremental one after the version at which the customer was last found right. What is particular to
-grants is in billing.grant_checks, the usage side in metering.usage_checks and metering.movement_checks; all are run by
-metering.verification.
+grants is in billing.grant_checks, to payments in billing.payment_checks, the usage side in metering.usage_checks and
+metering.movement_checks; all are run by metering.verification.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from billing.checks import HERE, SINCE, Difference, Scope, differences, fetch, rows_after
 from billing.grant_checks import grant_checks, uses_sql
+from billing.payment_checks import payment_checks
 from relayadmin.db import number_array, server_cursor
 
 
@@ -138,7 +139,13 @@ def check_accounts(scope: Scope) -> list[Difference]:
     if wrong:
         some = scope.around(wrong)
         found += differences(_wallets_sql(full=full), some) + differences(_running_sql(full=full), some)
-    for sql in (_HELD, _INVOICES, *((_RESOLVED,) if full else ()), *grant_checks(full=full)):
+    for sql in (
+        _HELD,
+        _INVOICES,
+        *((_RESOLVED,) if full else ()),
+        *grant_checks(full=full),
+        *payment_checks(full=full),
+    ):
         found += differences(sql, scope)
     return found + differences(uses_sql(full=full), scope, by_page=full)
 

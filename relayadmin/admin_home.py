@@ -60,6 +60,23 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ),
     ),
     (
+        "Payments",
+        (
+            ("Top-ups", "billing.TopUp", "payments"),
+            ("Refunds", "billing.Refund", "undo"),
+            ("Disputes", "billing.Dispute", "gavel"),
+            ("Receipts", "billing.Receipt", "receipt"),
+            ("Automatic recharges", "billing.Recharge", "autorenew"),
+            ("Saved cards", "billing.PaymentMethod", "credit_card"),
+            ("Payment accounts", "billing.PaymentAccount", "contacts"),
+            ("Pay currencies", "billing.PayCurrency", "currency_exchange"),
+            ("Exchange rates", "billing.ExchangeRate", "trending_up"),
+            ("Webhooks", "billing.WebhookEvent", "webhook"),
+            ("Stripe's transactions", "billing.StripeTransaction", "account_balance"),
+            ("Differences with Stripe", "billing.StripeDifference", "rule"),
+        ),
+    ),
+    (
         "Usage",
         (
             ("Usage events", "metering.UsageEvent", "bolt"),

@@ -20,7 +20,7 @@ from relayadmin.errors import ApiError, error_body
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 # Programs talk to these paths with tokens: they pay for no session, no CSRF check and no messages.
-MACHINE_PREFIXES = ("/relay/", "/v1/", "/healthz", "/readyz", "/metrics")
+MACHINE_PREFIXES = ("/relay/", "/v1/", "/webhooks/", "/healthz", "/readyz", "/metrics")
 JSON_PREFIXES = ("/api/", "/relay/", "/v1/", "/webhooks/", "/healthz", "/readyz", "/metrics")
 
 

@@ -225,7 +225,10 @@ SPECTACULAR_SETTINGS = {
         "SpendLimitOwner": "billing.models.SpendLimit.Owner",
         "EventStatus": "metering.models.UsageEvent.Status",
         "InvoiceStatus": "billing.api.serializers.INVOICE_STATUS",
+        "TopUpStatus": "billing.models.TopUp.Status",
+        "TopUpOrigin": "billing.models.TopUp.Origin",
         "GrantKind": "billing.models.Grant.Kind",
+        "RechargeOff": "billing.models.Recharge.Off",
         "TransferKind": "billing.models.Transfer.Kind",
         "Meter": "metering.meters.NAMES",
     },
@@ -249,6 +252,12 @@ CELERY_BEAT_SCHEDULE = {
     "count spend anew": {"task": "metering.count_spend_anew", "schedule": 60.0},
     "promote customers": {"task": "metering.promote_customers", "schedule": 60.0},
     "watch rate limits": {"task": "metering.watch_rate_limits", "schedule": 60.0},
+    # Scheduled when a webhook comes, too; here for what a dead worker or a lost message left.
+    "work off webhooks": {"task": "billing.work_off_webhooks", "schedule": 30.0},
+    "send refunds": {"task": "billing.send_refunds", "schedule": 60.0},
+    "ask about disputes": {"task": "billing.ask_about_disputes", "schedule": 60.0},
+    "reconcile with Stripe": {"task": "billing.reconcile_stripe", "schedule": crontab(minute="15", hour="5")},
+    "sweep top-ups": {"task": "billing.sweep_top_ups", "schedule": 60.0},
     "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
@@ -258,6 +267,14 @@ CELERY_BEAT_SCHEDULE = {
         "task": "metering.check_ledger",
         "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
         "kwargs": {"full": True},
+    },
+    "recharge wallets": {"task": "billing.recharge_wallets", "schedule": 30.0},
+    "look after saved cards": {"task": "billing.look_after_saved_cards", "schedule": 60.0},
+    "issue receipts": {"task": "billing.issue_receipts", "schedule": 60.0},
+    "issue receipts that were missed": {
+        "task": "billing.issue_receipts",
+        "schedule": crontab(minute="20", hour="3"),
+        "kwargs": {"everywhere": True},
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
     "remove old idempotent answers": {

@@ -40,21 +40,15 @@ class Service:
             must_be(version == API_VERSION, f"Invalid Stripe API version: {version}; the sandbox speaks {API_VERSION}.")
             spec, handler, ids = api.find(method, path)
             params = forms.decode(body if method == "POST" else query)
-            self.world.requests.append(
-                {"method": method, "path": path, "params": params, "key": headers.get("Idempotency-Key")}
-            )
-            fault = self.faults.take(method, path)
-            if fault and fault.kind == "rate_limit":
-                raise Refused("Too many requests", status=429, code="rate_limit")
             key = headers.get("Idempotency-Key", "") if method == "POST" else ""
-            call = Call(self.world, spec, handler, ids, params, key)
-            if not key:
-                with trouble(fault):
-                    return (*call.run(fault), {})
             if len(key) > KEY_MAX:
                 raise Refused(f"Keys can be at most {KEY_MAX} characters", kind="idempotency_error")
-            with self._alone(key), trouble(fault):
-                return self._once(call, fault, f"{method} {path} {sorted(_flat(params))}")
+            call = Call(self.world, spec, handler, ids, params, key)
+            with self._alone(key):
+                fault = self.faults.take(method, path)
+                self.world.requests.append({"method": method, "path": path, "params": params, "key": key or None})
+                with trouble(fault):
+                    return self._once(call, fault, f"{method} {path} {sorted(_flat(params))}")
         except Refused as refused:
             return refused.status, refused.body, {}
 
@@ -66,6 +60,8 @@ class Service:
             raise Refused("Invalid API Key provided.", status=401)
 
     def _once(self, call: Call, fault: Fault | None, asked: str) -> Answer:
+        if not call.key:
+            return (*call.run(fault), {})
         fingerprint = hashlib.sha256(asked.encode()).hexdigest()
         saved = self.world.store.answer(call.key)
         if saved is None:
@@ -88,6 +84,9 @@ class Service:
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
+        if not key:
+            yield
+            return
         with self._lock:
             if key in self._under_way:
                 raise Refused(
@@ -108,6 +107,8 @@ class Service:
 def trouble(fault: Fault | None) -> Iterator[None]:
     """What happens to the connection around a request."""
     kind = fault.kind if fault else ""
+    if kind == "rate_limit":
+        raise Refused("Too many requests", status=429, code="rate_limit")
     if fault and kind in {"timeout", "slow"}:
         time.sleep(fault.seconds)
     if kind in {"timeout", "cut"}:

@@ -12,18 +12,39 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from billing import credit_lines, credits, grant_changes, notices, redemption
+from billing import (
+    credit_lines,
+    credits,
+    exchange,
+    grant_changes,
+    manual,
+    notices,
+    receipts,
+    received,
+    redemption,
+    refunds,
+    stripe_differences,
+)
 from billing.models import (
     Alarm,
     Customer,
+    Dispute,
     IdempotentAnswer,
     Invoice,
     InvoiceLine,
     InvoiceSeries,
     JobRun,
     Membership,
+    PayCurrency,
+    PaymentAccount,
+    PaymentMethod,
+    Recharge,
     SpendLimit,
+    StripeDifference,
+    StripeTransaction,
+    TopUp,
     WalletAdjustment,
+    WebhookEvent,
 )
 from billing.models.spending import Span
 from metering import spend, tiers
@@ -156,7 +177,125 @@ def fill_credit(payer: Payer) -> None:
     redemption.redeem(customer_id=customer.pk, code=redemption.read_code(code), at=now)
     with redemption.counted(customer.pk, at=now):
         pass
+    fill_payments(payer)
     notices.announce(customer_id=customer.pk, kind="credit_expires", key="k", data={"days": 7}, at=now)
+
+
+def fill_payments(payer: Payer) -> None:
+    """A checkout that waits, a bank transfer, money that was refused; a currency with a rate, a payment account."""
+    now = datetime.now(UTC)
+    PayCurrency.objects.create(code="CNY", methods=["alipay"])
+    exchange.add_rate(
+        currency="CNY", per_usd=Decimal("7.2"), margin=Decimal("0.02"), effective_from=None, actor="olga", at=now
+    )
+    PaymentAccount.objects.create(customer=payer.customer, stripe_id="cus_stripe", is_sandbox=True, created_at=now)
+    asked: dict[str, Any] = {"customer": payer.customer, "amount": 10, "created_at": now, "is_sandbox": True}
+    TopUp.objects.create(**asked, origin="checkout", currency="CNY", pay_amount="73.44", rate="7.344", margin="0.02")
+    TopUp.objects.create(
+        **asked, origin="checkout", status="refused", currency="USD", pay_amount=9, error_code="other_amount"
+    )
+    received.record(
+        customer_id=payer.customer.pk,
+        payment=received.Payment("bank_transfer", Decimal(100), "CNY", "wire 7", now.date()),
+        person=manual.Person(None, "olga"),
+        at=now,
+    )
+    receipts.issue_missing(at=now)
+    _fill_recharge(payer, now)
+    fill_returns(payer)
+
+
+def fill_returns(payer: Payer) -> None:
+    """A refund that waits to be paid out, a dispute, a webhook that failed, a transaction of Stripe's, a difference."""
+    now = datetime.now(UTC)
+    wired = TopUp.objects.filter(customer=payer.customer, origin="bank_transfer").latest("pk")
+    refunds.refund(
+        customer_id=payer.customer.pk,
+        amount=Decimal(2),
+        reason="asked for it",
+        actor="grace",
+        key="fill",
+        at=now,
+        top_up_id=wired.pk,
+    )
+    Dispute.objects.create(
+        customer=payer.customer,
+        top_up=TopUp.objects.filter(customer=payer.customer, status="refused").latest("pk"),
+        stripe_id="dp_1",
+        status="needs_response",
+        reason="fraudulent",
+        currency="USD",
+        pay_amount=9,
+        evidence_due_by=now + timedelta(days=7),
+        created_at=now,
+    )
+    WebhookEvent.objects.create(
+        event_id="evt_1",
+        type="refund.created",
+        object_type="refund",
+        object_id="re_1",
+        payload='{"data": {"object": {"client_secret": "pi_secret_1", "receipt_email": "ada@example.com"}}}',
+        status="failed",
+        error="GatewayUnavailable: Stripe gave no answer",
+        attempts=12,
+        received_at=now,
+        ended_at=now,
+    )
+    StripeTransaction.objects.create(
+        stripe_id="txn_1",
+        type="charge",
+        category="charge",
+        amount=10,
+        fee=Decimal("0.59"),
+        net=Decimal("9.41"),
+        currency="USD",
+        source="ch_1",
+        occurred_at=now,
+        available_on=now,
+    )
+    stripe_differences.report(
+        [
+            stripe_differences.Found(
+                StripeDifference.Kind.NOT_HERE,
+                "txn_1",
+                "Stripe has a charge of 10 USD (ch_1) that is not here.",
+                "Is it of another program that uses this account?",
+                StripeTransaction.objects.get(stripe_id="txn_1"),
+            )
+        ],
+        at=now,
+    )
+
+
+def _fill_recharge(payer: Payer, now: datetime) -> None:
+    """A saved card, a removed one, and a rule whose charge the bank did not let pass without the customer."""
+    card = {"customer": payer.customer, "type": "card", "brand": "visa", "exp_month": 8, "exp_year": 2034}
+    PaymentMethod.objects.create(**card, stripe_id="pm_1", last4="1111", created_at=now, removed_at=now)
+    method = PaymentMethod.objects.create(**card, stripe_id="pm_2", last4="4242", created_at=now, is_default=True)
+    failed = TopUp.objects.create(
+        customer=payer.customer,
+        origin="recharge",
+        status="failed",
+        amount=50,
+        currency="USD",
+        pay_amount=50,
+        saved_method=method,
+        error_code="authentication_required",
+        error_message="This transaction requires authentication.",
+        created_at=now,
+    )
+    Recharge.objects.create(
+        customer=payer.customer,
+        is_on=True,
+        threshold=100,
+        amount=50,
+        monthly_cap=500,
+        method=method,
+        waits_for=failed,
+        judged_through=failed.pk,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def _add_price_import() -> None:

@@ -32,6 +32,7 @@ DEFINED: list[tuple[str, str, Any]] = [
     ("POST", "/v1/refunds", p.RefundCreateParams),
     ("GET", "/v1/refunds", p.RefundListParams),
     ("GET", f"/v1/refunds/{ID}", p.RefundRetrieveParams),
+    ("GET", f"/v1/charges/{ID}", p.ChargeRetrieveParams),
     ("GET", "/v1/disputes", p.DisputeListParams),
     ("GET", f"/v1/disputes/{ID}", p.DisputeRetrieveParams),
     ("GET", "/v1/balance_transactions", p.BalanceTransactionListParams),

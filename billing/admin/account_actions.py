@@ -13,12 +13,13 @@ from django.utils import timezone
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action
 
-from billing import credit_lines, credits, manual, suspension, write_offs
+from billing import credit_lines, credits, manual, received, suspension, write_offs
 from billing.accounts import AccountClosed, InvalidChange
 from billing.admin import html
 from billing.admin.account_forms import AdjustForm, CreditLimitForm, KeyedForm, ReasonForm, WriteOffForm
 from billing.admin.base import OperatorAdmin, see_other
 from billing.admin.customer_panels import customer_figures
+from billing.admin.payment_forms import ReceivedForm, received_text, record_received
 from billing.admin.statement import show_statement
 from billing.models import AccountChange, Customer, Wallet, WalletAdjustment
 from relayadmin.money import ZERO, amount_text
@@ -53,6 +54,7 @@ class AccountActions(OperatorAdmin):
     """Actions for the customer's page."""
 
     account_actions: tuple[str, ...] = (
+        "record_payment",
         "adjust",
         "set_credit_limit",
         "write_off",
@@ -66,6 +68,9 @@ class AccountActions(OperatorAdmin):
 
     def has_adjust_wallet_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.adjust_wallet")
+
+    def has_record_payment_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.record_payment")
 
     def has_write_off_debt_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.write_off_debt")
@@ -81,7 +86,7 @@ class AccountActions(OperatorAdmin):
         if customer.is_house:
             return set(self.account_actions)
         hidden = {Customer.Status.SUSPENDED: set(), Customer.Status.ACTIVE: {"resume"}}.get(
-            Customer.Status(customer.status), {"suspend", "resume", "set_credit_limit"}
+            Customer.Status(customer.status), {"suspend", "resume", "set_credit_limit", "record_payment"}
         )
         return {str(name) for name in hidden}
 
@@ -124,6 +129,10 @@ class AccountActions(OperatorAdmin):
             return page.do(customer, form)
         except (InvalidChange, manual.InvalidAdjustment, credits.InvalidGrant) as error:
             form.add_error(error.field if error.field in form.fields else None, sentence(error))
+        except received.InvalidPayment as error:
+            form.add_error(error.field, sentence(error))
+        except received.RecordedBefore as error:
+            form.add_error("reference", sentence(error))
         except (AccountClosed, manual.TooLittleCredit, write_offs.NothingOwed) as error:
             form.add_error(None, sentence(error))
         except manual.AdjustmentKeyConflict:
@@ -137,6 +146,21 @@ class AccountActions(OperatorAdmin):
             messages.error(request, "There is no such customer.")
             return see_other(html.list_url(Customer))
         return show_statement(request, customer, self.admin_site.each_context(request))
+
+    @action(description="Record a payment…", url_path="record-payment", icon="payments", permissions=["record_payment"])
+    def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self.act(
+            request,
+            object_id,
+            lambda customer: Act(
+                title=f"Record a payment of {customer.name}",
+                button="Record",
+                form=ReceivedForm,
+                do=lambda customer, form: received_text(record_received(person_of(request), customer.pk, form)),
+                text="A bank transfer or cash that is there. It becomes paid credit, once for each reference.",
+                hint=_second_person(),
+            ),
+        )
 
     @action(description="Adjust…", url_path="adjust", icon="exposure", permissions=["adjust_wallet"])
     def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:

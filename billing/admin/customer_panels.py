@@ -17,11 +17,12 @@ from billing.models import (
     Hold,
     Invoice,
     ScheduledGrant,
+    TopUp,
     Transfer,
     Wallet,
     WalletAdjustment,
 )
-from relayadmin.money import ZERO, amount_text
+from relayadmin.money import ZERO, amount_text, currency_text
 
 ROWS = 10
 
@@ -56,6 +57,7 @@ def customer_panels(customer: Customer) -> list[Panel]:
         _grants(customer, of_customer),
         *_scheduled(customer, of_customer),
         _transfers(customer, of_customer),
+        _top_ups(customer, of_customer),
         _invoices(customer, of_customer),
         _holds(customer, of_customer),
         _adjustments(customer, of_customer),
@@ -162,6 +164,27 @@ def _transfers(customer: Customer, of_customer: str) -> Panel:
         numbers=frozenset({3, 4}),
         empty="No money has moved yet.",
         url=html.list_url(Transfer, of_customer),
+    )
+
+
+def _top_ups(customer: Customer, of_customer: str) -> Panel:
+    return Panel(
+        title="Newest top-ups",
+        headers=("Top-up", "Status", "Credit (USD)", "Paid in", "How", "At"),
+        rows=[
+            (
+                html.link(html.object_url(TopUp, row.pk), row.public_id),
+                row.get_status_display(),
+                html.amount(row.amount),
+                f"{currency_text(row.pay_amount, row.currency)} {row.currency}",
+                row.get_origin_display(),
+                html.moment(row.created_at),
+            )
+            for row in TopUp.objects.filter(customer_id=customer.pk)[:ROWS]
+        ],
+        numbers=frozenset({2}),
+        empty="Nothing was paid in yet.",
+        url=html.list_url(TopUp, of_customer),
     )
 
 

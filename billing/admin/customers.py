@@ -11,11 +11,11 @@ from unfold.decorators import action, display
 
 from billing import customers
 from billing.admin import html
-from billing.admin.account_actions import AccountActions
 from billing.admin.base import Figure, OperatorAdmin, Panel, ReadOnlyAdmin
 from billing.admin.customer_panels import customer_figures, customer_panels
 from billing.admin.filters import CustomerFilter, DebtFilter
 from billing.admin.granting import GrantForm
+from billing.admin.refunding import RefundActions
 from billing.admin.revoking import KeyStatusFilter, RevocableAdmin
 from billing.models import AccessToken, Customer, IdempotentAnswer, Membership
 from relayadmin.money import amount_text
@@ -31,7 +31,7 @@ class MembershipInline(TabularInline):
 
 
 @admin.register(Customer)
-class CustomerAdmin(AccountActions):
+class CustomerAdmin(RefundActions):
     list_display = (
         "name",
         "public_id",
@@ -52,7 +52,7 @@ class CustomerAdmin(AccountActions):
     actions_detail: Any = (
         "grant_credit",
         "statement",
-        {"title": "Account", "icon": "manage_accounts", "items": list(AccountActions.account_actions)},
+        {"title": "Account", "icon": "manage_accounts", "items": list(RefundActions.account_actions)},
     )
     actions_row = ("grant_credit",)
     more_panels = []

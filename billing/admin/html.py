@@ -28,6 +28,11 @@ def amount(value: Decimal | None) -> str:
     return format_html('<span class="ra-number{}">{}</span>', mark, amount_text(value))
 
 
+def number(text: str) -> str:
+    """A figure that is text already, right-aligned."""
+    return format_html('<span class="ra-number">{}</span>', text)
+
+
 def unit_price(value: Decimal | str | None, per: int | None) -> str:
     """A unit price with what it is for: "3.000000 per 1,000,000"."""
     if value is None or per is None:

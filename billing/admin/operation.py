@@ -14,8 +14,9 @@ from unfold.decorators import display
 from billing.admin import html
 from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
 from billing.admin.filters import DaysFilter, NamedFilter
-from billing.admin.forms import AmountFormField
+from billing.admin.forms import AmountFormField, LinesField
 from billing.models import JobRun, OperatorSettings
+from relayadmin.money import InvalidAmount, has_decimals, parse_amount
 
 RUN_TONES = {"done": "success", "running or killed": "warning", "failed": "danger"}
 
@@ -34,6 +35,20 @@ class OperatorSettingsForm(forms.ModelForm):
         help_text="Who owes more than this beyond the credit limit is suspended until it is paid. Empty: never.",
     )
 
+    top_up_minimum = AmountFormField(label="Smallest top-up (USD)", max_length=40)
+    top_up_maximum = AmountFormField(label="Largest top-up (USD)", max_length=40)
+    top_up_presets = LinesField(
+        label="Amounts to choose from (USD)", help_text="One a line, such as 50.00; customers can write others too."
+    )
+    first_bonus_percent = AmountFormField(
+        label="First top-up bonus (%)",
+        max_length=10,
+        help_text="Given once, as promotional credit, with a customer's first paid top-up. 0: none.",
+    )
+    first_bonus_maximum = AmountFormField(
+        label="Bonus at most (USD)", required=False, max_length=40, help_text="Empty: no limit."
+    )
+
     class Meta:
         model = OperatorSettings
         fields = "__all__"  # noqa: DJ007
@@ -43,7 +58,28 @@ class OperatorSettingsForm(forms.ModelForm):
         for name in ("second_person_above", "suspend_debt_above"):
             if cleaned.get(name) is not None and cleaned[name] < 0:
                 self.add_error(name, "It must not be below zero.")
+        self._check_top_ups(cleaned)
         return cleaned
+
+    def _check_top_ups(self, cleaned: dict[str, Any]) -> None:
+        least, most = cleaned.get("top_up_minimum"), cleaned.get("top_up_maximum")
+        if least is not None and least <= 0:
+            self.add_error("top_up_minimum", "It must be above zero.")
+        if least is not None and most is not None and most < least:
+            self.add_error("top_up_maximum", "It must not be below the smallest.")
+        for preset in cleaned.get("top_up_presets") or ():
+            try:
+                amount = parse_amount(preset)
+            except InvalidAmount as error:
+                self.add_error("top_up_presets", f"{preset}: {error}.")
+                continue
+            if amount <= 0 or not has_decimals(amount, 2):
+                self.add_error("top_up_presets", f"{preset} must be above zero, in whole cents.")
+        percent, bonus = cleaned.get("first_bonus_percent"), cleaned.get("first_bonus_maximum")
+        if percent is not None and (not 0 <= percent < 1_000 or not has_decimals(percent, 2)):
+            self.add_error("first_bonus_percent", "It must be from 0 to below 1000, with at most two decimals.")
+        if bonus is not None and (bonus <= 0 or not has_decimals(bonus, 2)):
+            self.add_error("first_bonus_maximum", "It must be above zero, in whole cents; empty for no limit.")
 
 
 @admin.register(OperatorSettings)

@@ -39,5 +39,5 @@ class CustomerView(APIView):
 
 def not_found(what: str, public_id: str) -> ApiError:
     """404 for an id that is unknown, malformed or another customer's; `what` is a word such as "invoice"."""
-    code = f"{what.replace(' ', '_').lower()}_not_found"
+    code = f"{what.replace(' ', '_').replace('-', '_').lower()}_not_found"
     return ApiError(404, code, f"There is no {what} {public_id[:80]!r} here.", param="id")

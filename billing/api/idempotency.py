@@ -33,7 +33,7 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
     The answer is kept in the work's own transaction: a refusal leaves no trace and is judged anew. Of several requests
     with one key at the same moment, the others wait for the first. Raises ApiError 409 `idempotency_conflict`.
     """
-    key = _key(request)
+    key = key_of(request)
     digest = b"" if key is None else _digest(request)
 
     def work_and_keep() -> Response:
@@ -53,15 +53,23 @@ def once(request: Request, work: Callable[[], Answer]) -> Response:
     return in_transaction(work_and_keep)
 
 
+def amend(request: Request, body: Mapping[str, Any]) -> None:
+    """Let later requests with this one's Idempotency-Key get another answer than was kept, such as a completed one."""
+    key = key_of(request)
+    if key is not None:
+        IdempotentAnswer.objects.filter(customer_id=caller_of(request).customer.pk, key=key).update(body=dict(body))
+
+
 def is_answered(request: Request) -> bool:
     """Whether this request's Idempotency-Key has an answer, so that no work will be done for it."""
-    key = _key(request)
+    key = key_of(request)
     if key is None:
         return False
     return IdempotentAnswer.objects.filter(customer_id=caller_of(request).customer.pk, key=key).exists()
 
 
-def _key(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
+    """The request's Idempotency-Key, if it has one. Raises ApiError 400."""
     key: str | None = request.headers.get(HEADER)
     if key is not None and not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
         raise invalid_request(f"{HEADER} must have 1 to {_LONGEST_KEY} printable ASCII characters.", HEADER)

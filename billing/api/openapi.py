@@ -41,6 +41,8 @@ _ERRORS = {
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
     429: "Too often in vain; `Retry-After` says when to come back, in seconds.",
+    502: "The payment provider refused what it was asked.",
+    503: "The payment provider is away, or none is set up.",
 }
 
 

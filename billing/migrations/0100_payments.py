@@ -11,7 +11,7 @@ import relayadmin.db
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0041_kinds_by_hand"),
+        ("billing", "0050_kinds_of_notices"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

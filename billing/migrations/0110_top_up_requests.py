@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
             options={
                 "ordering": ("-id",),
                 "permissions": (("record_payment", "Can record bank transfers and cash, and decide on them"),),
+                "verbose_name": "top-up",
             },
         ),
         migrations.AddField(

@@ -9,7 +9,7 @@ import relayadmin.db
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0111_first_pay_currency"),
+        ("billing", "0122_refunds_of_closings"),
     ]
 
     operations = [

@@ -27,6 +27,7 @@ from billing.models.payments import (
 )
 from billing.models.receipts import Receipt
 from billing.models.recharge import PaymentMethod, Recharge
+from billing.models.reconciliation import StripeDifference, StripeTransaction
 from billing.models.redemption import RedemptionCode, RedemptionGuesses
 from billing.models.spending import SpendCounter, SpendLimit
 from billing.models.verification import VerifiedWallet
@@ -70,6 +71,8 @@ __all__ = [
     "ScheduledGrant",
     "SpendCounter",
     "SpendLimit",
+    "StripeDifference",
+    "StripeTransaction",
     "TaxRate",
     "TopUp",
     "Transfer",

@@ -15,10 +15,6 @@ def check_timezone(name: str) -> None:
         raise ValidationError(f"{name} is not a time zone; write one such as Europe/Madrid or UTC.")
 
 
-def default_presets() -> list[str]:
-    return ["10.00", "20.00", "50.00", "100.00"]
-
-
 def _means_the_same_to_postgresql(name: str) -> bool:
     if name == "UTC":
         return True
@@ -30,6 +26,10 @@ def _means_the_same_to_postgresql(name: str) -> bool:
         )
         (is_known,) = cursor.fetchone() or (False,)
     return bool(is_known)
+
+
+def default_presets() -> list[str]:
+    return ["10.00", "20.00", "50.00", "100.00"]
 
 
 class OperatorSettings(models.Model):

@@ -161,6 +161,7 @@ class TopUp(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "top-up"
         permissions = (("record_payment", "Can record bank transfers and cash, and decide on them"),)
         indexes = (
             models.Index(fields=["customer", "-id"], name="top_ups_of_customer"),
@@ -192,7 +193,8 @@ class TopUp(models.Model):
 class Refund(models.Model):
     """Money of one top-up on its way back to who paid. What it takes of the wallet is taken before the provider hears.
 
-    `amount` is taken off the wallet (USD), `pay_amount` goes back, in the top-up's currency and at its rate.
+    `amount` is taken off the wallet (USD), `pay_amount` goes back, in the top-up's currency and at its rate. Without a
+    top-up it is what closing found left of a paid grant that was given by hand, and so it is paid out by hand.
     """
 
     class Status(models.TextChoices):
@@ -207,7 +209,8 @@ class Refund(models.Model):
 
     public_id = models.CharField(max_length=32, unique=True, default=new_refund_id, editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
-    top_up = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="refunds")
+    top_up = models.ForeignKey(TopUp, on_delete=models.PROTECT, null=True, related_name="refunds")
+    grant_id = models.BigIntegerField(null=True, help_text="The number of the grant, where there is no top-up.")
     origin = models.CharField(max_length=10, choices=Origin.choices)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
     amount: Any = AmountField()
@@ -215,10 +218,13 @@ class Refund(models.Model):
     pay_amount: Any = AmountField()
     unpaid: Any = AmountField(default=0, db_default=0, help_text="The part that no credit was left for: debt (USD).")
     key = models.CharField(max_length=255, help_text="Unique per customer: the same key refunds once.")
+    transfer_id = models.BigIntegerField(help_text="The transfer that took it off the wallet.")
     stripe_id = models.CharField(max_length=255, unique=True, null=True)
     reason = models.CharField(max_length=500)
     actor = models.CharField(max_length=150, blank=True)
     failure = models.CharField(max_length=500, blank=True)
+    reference = models.CharField(max_length=255, blank=True, help_text="Of what was paid out by hand.")
+    ended_by = models.CharField(max_length=150, blank=True, help_text="Who paid it out or gave it back by hand.")
     attempts = models.PositiveIntegerField(default=0, db_default=0)
     look_at = models.DateTimeField(null=True, help_text="When the sweep sends it, or asks what became of it.")
     created_at = models.DateTimeField()
@@ -228,6 +234,7 @@ class Refund(models.Model):
         ordering = ("-id",)
         permissions = (("refund_top_up", "Can refund top-ups"),)
         indexes = (
+            models.Index(fields=["customer", "transfer_id"], name="refunds_by_transfer"),
             models.Index(fields=["look_at"], condition=models.Q(look_at__isnull=False), name="refunds_to_look_at"),
         )
         constraints = (
@@ -238,6 +245,16 @@ class Refund(models.Model):
                 & models.Q(unpaid__gte=0)
                 & models.Q(unpaid__lte=models.F("amount")),
                 name="refund_above_zero",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(top_up__isnull=False, grant_id=None)
+                | models.Q(top_up=None, grant_id__isnull=False, origin="closing"),
+                name="refund_of_a_top_up_or_a_grant",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status="pending", ended_at=None)
+                | (~models.Q(status="pending") & models.Q(ended_at__isnull=False)),
+                name="refund_ended_has_its_moment",
             ),
         )
 
@@ -258,6 +275,9 @@ class Dispute(models.Model):
     taken: Any = AmountField(default=0, db_default=0)
     unpaid: Any = AmountField(default=0, db_default=0, help_text="The part that no credit was left for: debt (USD).")
     returned: Any = AmountField(default=0, db_default=0)
+    movements = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How many of its balance transactions have been applied."
+    )
     evidence_due_by = models.DateTimeField(null=True)
     look_at = models.DateTimeField(null=True, help_text="When the sweep asks the provider what became of it.")
     created_at = models.DateTimeField()
@@ -294,7 +314,9 @@ class WebhookEvent(models.Model):
 
     event_id = models.CharField(max_length=255, unique=True)
     type = models.CharField(max_length=100)
+    object_type = models.CharField(max_length=60, blank=True)
     object_id = models.CharField(max_length=255, blank=True)
+    account = models.CharField(max_length=255, blank=True, help_text="Set when it is not our own account's.")
     livemode = models.BooleanField(default=False)
     payload = models.TextField(help_text="The body, as it was signed.")
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.NEW)
@@ -308,6 +330,7 @@ class WebhookEvent(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        permissions = (("see_webhook_payload", "Can see what webhooks carry: names and mail addresses of payers"),)
         indexes = (
             models.Index(fields=["object_id"], name="webhook_events_by_object"),
             models.Index(fields=["look_at"], condition=models.Q(look_at__isnull=False), name="webhook_events_waiting"),

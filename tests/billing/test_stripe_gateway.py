@@ -4,6 +4,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -357,6 +358,20 @@ def test_a_500_is_replayed_under_its_key(stripe_sandbox: StripeSandbox) -> None:
         with pytest.raises(gateway.GatewayUnavailable, match="500"):
             charge(owner, card)
     # Whether it was done is found out by looking, not by asking again.
+    assert len(list(gateway.payment_intents_created(NOW - DAY, NOW + DAY))) == 1
+
+
+def test_a_key_that_is_under_way_is_unavailable_and_then_answers(stripe_sandbox: StripeSandbox) -> None:
+    owner = customer()
+    card = stripe_sandbox.save_card(owner)
+    stripe_sandbox.fail_next("slow", path="/v1/payment_intents", seconds=5)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(charge, owner, card)
+        while len(stripe_sandbox.requests()) < 2:
+            time.sleep(0.01)
+        with pytest.raises(gateway.GatewayUnavailable, match="409"):
+            charge(owner, card)
+        assert first.result() == charge(owner, card)
     assert len(list(gateway.payment_intents_created(NOW - DAY, NOW + DAY))) == 1
 
 

@@ -12,7 +12,10 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
+from billing.models import TopUp
 from metering.statements import close_invoices
+from tests.paying import sync
+from tests.payments_sandbox import StripeSandbox
 from tests.redemption import make_codes
 from tests.world import Answer, CustomerApi, Relay, make_event, make_payer
 
@@ -76,6 +79,9 @@ def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
         "invoices",
         "invoices/{invoice_id}",
         "redemptions",
+        "top-ups",
+        "top-ups/options",
+        "top-ups/{top_up_id}",
         "transfers",
     }
     assert len({operation["operationId"] for _, operation in operations}) == len(operations)
@@ -85,6 +91,26 @@ def test_every_operation_has_a_name_a_bearer_token_and_typed_answers() -> None:
         for status, response in operation["responses"].items():
             schema = response["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/Error"} or status in {"200", "201"}, path
+
+
+def test_answers_about_payments_fit_the_document(stripe_sandbox: StripeSandbox) -> None:
+    payer = make_payer(credit="0")
+    api = CustomerApi(payer)
+    assert_fits(api.get("top-ups/options"), "get", "top-ups/options")
+    made = api.send("POST", "top-ups", {"amount": "10.00"})
+    assert made.status == 201
+    assert_fits(made, "post", "top-ups")
+    row = TopUp.objects.get()
+    stripe_sandbox.pay(row.session_id or "")
+    sync(row)
+    assert_fits(api.get("top-ups"), "get", "top-ups")
+    assert_fits(api.get(f"top-ups/{row.public_id}"), "get", "top-ups/{top_up_id}")
+    assert_fits(api.get("top-ups/top_0"), "get", "top-ups/{top_up_id}")
+    assert_fits(api.send("POST", "top-ups", {"amount": "0.01"}), "post", "top-ups")
+    stripe_sandbox.fail_next("cut", path="/v1/checkout/sessions")
+    away = api.send("POST", "top-ups", {"amount": "10.00"})
+    assert away.status == 503
+    assert_fits(away, "post", "top-ups")
 
 
 def test_real_answers_fit_the_document() -> None:

@@ -140,7 +140,7 @@ def test_a_500_is_replayed_and_a_refusal_is_not(stranger: Stranger) -> None:
 
 
 def test_the_same_key_twice_at_once_is_a_conflict(stranger: Stranger) -> None:
-    stranger.sandbox.fail_next("slow", seconds=1)
+    stranger.sandbox.fail_next("slow", seconds=3)
     answers: list[Answer] = []
 
     def ask() -> None:

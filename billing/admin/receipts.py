@@ -1,0 +1,93 @@
+"""Receipts: frozen documents, to look at and to print."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action, display
+
+from billing import receipt_pdf, receipts
+from billing.admin import html
+from billing.admin.base import Figure, ReadOnlyAdmin, see_other
+from billing.admin.filters import CustomerFilter, DaysFilter
+from billing.admin.ledger import CustomerColumn
+from billing.models import Receipt, TopUp
+
+
+@admin.register(Receipt)
+class ReceiptAdmin(CustomerColumn, ReadOnlyAdmin):
+    empty_text = "No receipt yet; each paid top-up gets one within a minute."
+    actions_detail = ("open_pdf",)
+    list_display = (
+        "number",
+        "customer_link",
+        "paid_text",
+        "credited_text",
+        "paid_with",
+        "paid_at",
+        "issued_at",
+        "is_sandbox",
+    )
+    list_filter = ("series", "currency", "is_sandbox", CustomerFilter, ("paid_at", DaysFilter))
+    list_select_related = ("customer", "top_up")
+    sortable_by = ()
+    search_fields = (
+        "number__istartswith",
+        "public_id__exact",
+        "top_up__public_id__exact",
+        "customer__name",
+        "customer__public_id__exact",
+    )
+    search_help_text = "Number, rcp_… or top_… id, customer's name or cus_… id"
+    fields = (
+        ("number", "public_id"),
+        ("customer_link", "top_up_link"),
+        ("paid_at", "issued_at", "timezone"),
+        ("paid_with", "reference"),
+        ("supplier_name", "supplier_tax_number", "supplier_email"),
+        "supplier_address",
+        ("customer_name", "customer_email"),
+        "is_sandbox",
+    )
+
+    def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.view_receipt")
+
+    @action(description="PDF", url_path="pdf", icon="picture_as_pdf", permissions=["read"])
+    def open_pdf(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        receipt = self.get_object(request, object_id)
+        if receipt is None:
+            messages.error(request, "There is no such receipt.")
+            return see_other(html.list_url(Receipt))
+        figures = receipts.figures(receipt)
+        return HttpResponse(
+            receipt_pdf.render(figures),
+            content_type="application/pdf",
+            headers={"Content-Disposition": f'inline; filename="{figures.number}.pdf"', "Cache-Control": "no-store"},
+        )
+
+    def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        shown = receipts.figures(obj)
+        rate = "" if shown.currency == "USD" else f"at {shown.rate} {shown.currency} for 1 USD"
+        tone = "warning" if shown.is_sandbox else ""
+        return [
+            Figure("Paid", f"{shown.paid} {shown.currency}", "no real money" if shown.is_sandbox else rate, tone=tone),
+            Figure("Credited", f"{shown.credited} USD", rate),
+        ]
+
+    @display(description="Paid")
+    def paid_text(self, obj: Receipt) -> str:
+        shown = receipts.figures(obj)
+        return html.number(f"{shown.paid} {shown.currency}")
+
+    @display(description="Credited (USD)")
+    def credited_text(self, obj: Receipt) -> str:
+        return html.number(receipts.figures(obj).credited)
+
+    @display(description="Paid with")
+    def paid_with(self, obj: Receipt) -> str:
+        return receipts.figures(obj).paid_with
+
+    @display(description="Top-up")
+    def top_up_link(self, obj: Receipt) -> str:
+        return html.link(html.object_url(TopUp, obj.top_up_id), obj.top_up.public_id)

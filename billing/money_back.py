@@ -1,0 +1,165 @@
+"""What refunds and disputes share: what went back of a top-up, at its rate, and which grants it is taken of."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+
+from billing import burning, credits, ledger
+from billing.models import Account, Dispute, Grant, GrantUse, Refund, TopUp, Transfer
+from relayadmin.db import server_cursor, text_array
+from relayadmin.money import EXACT, ZERO, currency_decimals
+
+# Credit that comes back after its own expiry can be used at least this long.
+TIME_AGAIN = timedelta(days=30)
+_CREDIT_DECIMALS = 6
+_ROUNDING = Context(prec=80, rounding=ROUND_HALF_UP, traps=[InvalidOperation, DivisionByZero, Overflow])
+
+
+@dataclass(slots=True)
+class Gone:
+    """What has gone back of a top-up, or is on its way: credit (USD), and what that was in its currency."""
+
+    amount: Decimal = ZERO
+    pay: Decimal = ZERO
+
+    def add(self, amount: Decimal, pay: Decimal) -> None:
+        self.amount, self.pay = EXACT.add(self.amount, amount), EXACT.add(self.pay, pay)
+
+
+def gone_of(top_up: TopUp) -> Gone:
+    """What refunds that did not fail and disputes that were not returned have of a top-up."""
+    gone = Gone()
+    refunds = Refund.objects.filter(top_up=top_up).exclude(status=Refund.Status.FAILED)
+    for amount, pay in refunds.values_list("amount", "pay_amount"):
+        gone.add(amount, pay)
+    for dispute in Dispute.objects.filter(top_up=top_up):
+        taken = EXACT.subtract(dispute.taken, dispute.returned)
+        if taken:
+            gone.add(taken, _share(dispute.pay_amount, taken, dispute.taken, currency_decimals(top_up.currency)))
+    return gone
+
+
+def pay_of(top_up: TopUp, amount: Decimal, gone: Gone) -> Decimal:
+    """What goes back for a part (USD) of a top-up, in its currency: at its rate, and the last part is the rest."""
+    rest = max(ZERO, EXACT.subtract(top_up.pay_amount, gone.pay))
+    if amount == EXACT.subtract(top_up.amount, gone.amount):
+        return rest
+    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, currency_decimals(top_up.currency)))
+
+
+def credit_of(top_up: TopUp, pay: Decimal, gone: Gone) -> Decimal:
+    """What was credited (USD) for a part of what was paid: at the top-up's rate, and for the last part the rest."""
+    rest = EXACT.subtract(top_up.amount, gone.amount)
+    if pay == EXACT.subtract(top_up.pay_amount, gone.pay) and rest > 0:
+        return rest
+    return _share(top_up.amount, pay, top_up.pay_amount, _CREDIT_DECIMALS)
+
+
+def _share(whole: Decimal, part: Decimal, of: Decimal, decimals: int) -> Decimal:
+    if part == of:
+        return whole
+    share = _ROUNDING.divide(_ROUNDING.multiply(whole, part), of)
+    return share.quantize(Decimal(1).scaleb(-decimals), context=_ROUNDING)
+
+
+def left_of(customer_id: int, references: Collection[str], *, at: datetime) -> dict[str, list[burning.Part]]:
+    """By top-up, what is left of the paid grants that name it and may go back, in the order in which they are used."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT reference, id, kind, remaining, is_refundable FROM billing_grant"
+            " WHERE customer_id = %s AND reference = ANY (%s::text[]) AND kind = 'paid' AND remaining > 0"
+            "   AND is_refundable AND voided_at IS NULL AND (expires_at IS NULL OR expires_at > %s)"
+            " ORDER BY priority, expires_at NULLS LAST, id",
+            [customer_id, text_array(references), at],
+        )
+        found: dict[str, list[burning.Part]] = {}
+        for reference, *part in cursor.fetchall():
+            found.setdefault(reference, []).append(burning.Part(*part))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The transfer's number, and which part (USD) no credit was left for."""
+
+    transfer_id: int
+    unpaid: Decimal
+
+
+def take(
+    wallet: ledger.LockedWallet,
+    amount: Decimal,
+    *,
+    first: Sequence[burning.Part],
+    kind: Transfer.Kind,
+    account: Account,
+    key: str,
+    reason: str,
+    document: str,
+    actor: str = "",
+    at: datetime,
+) -> Taken:
+    """Take an amount (USD) off a locked wallet: these parts first, then any credit in its order; the rest is debt.
+
+    Raises ledger.AlreadyPosted.
+    """
+    parts: list[burning.Part] = []
+    rest = amount
+    own = {part.grant_id for part in first}
+    for part in (*first, *(part for part in burning.left(wallet) if part.grant_id not in own)):
+        taken = min(part.amount, rest)
+        if not taken:
+            break
+        rest = EXACT.subtract(rest, taken)
+        parts.append(burning.Part(part.grant_id, part.kind, taken, part.is_refundable))
+    posting = ledger.Posting(
+        wallet.customer_id,
+        kind.value,
+        key,
+        [(Account.WALLET.value, -amount), (account.value, amount)],
+        reason=reason,
+        document=document,
+        actor=actor,
+    )
+    (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)
+    burning.burn(wallet, parts, transfer_id=transfer_id)
+    return Taken(transfer_id, rest)
+
+
+def give_back(
+    *,
+    customer_id: int,
+    amount: Decimal,
+    taken_by: Sequence[int],
+    reference: str,
+    source: Account,
+    key: str,
+    reason: str,
+    actor: str = "",
+    at: datetime,
+) -> None:
+    """Put money that was taken by these transfers back as paid credit, once per key; it fills debt first.
+
+    It expires with the last of the paid grants that it was taken of, or a month from now if that has passed.
+    """
+    uses = GrantUse.objects.filter(customer_id=customer_id, transfer_id__in=taken_by).values("grant_id")
+    ends = list(
+        Grant.objects.filter(customer_id=customer_id, kind=Grant.Kind.PAID, pk__in=uses).values_list(
+            "expires_at", flat=True
+        )
+    )
+    last = None if not ends or None in ends else max(end for end in ends if end)
+    credits.grant(
+        customer_id=customer_id,
+        amount=amount,
+        kind=Grant.Kind.PAID,
+        reason=reason,
+        reference=reference,
+        key=key,
+        at=at,
+        actor=actor,
+        expires_at=None if last is None else last if last > at else at + TIME_AGAIN,
+        never_expires=bool(ends) and last is None,
+        source=source,
+    )
