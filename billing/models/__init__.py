@@ -1,8 +1,18 @@
 from billing.models.accounts import AccountChange, WalletAdjustment
+from billing.models.billing_profiles import BillingProfile, TaxRate
 from billing.models.credits import Grant, GrantChange, GrantReturn, GrantUse, ScheduledGrant
 from billing.models.customers import AccessToken, Customer, IdempotentAnswer, Membership
 from billing.models.holds import Hold
-from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
+from billing.models.invoices import (
+    CreditNote,
+    CreditNoteLine,
+    CustomerClosing,
+    Invoice,
+    InvoiceLine,
+    InvoiceSeries,
+    InvoiceTax,
+    PeriodClosing,
+)
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
@@ -27,7 +37,11 @@ __all__ = [
     "Account",
     "AccountChange",
     "Alarm",
+    "BillingProfile",
+    "CreditNote",
+    "CreditNoteLine",
     "Customer",
+    "CustomerClosing",
     "Dispute",
     "Entry",
     "ExchangeRate",
@@ -40,6 +54,7 @@ __all__ = [
     "Invoice",
     "InvoiceLine",
     "InvoiceSeries",
+    "InvoiceTax",
     "JobRun",
     "Membership",
     "Notice",
@@ -47,6 +62,7 @@ __all__ = [
     "PayCurrency",
     "PaymentAccount",
     "PaymentMethod",
+    "PeriodClosing",
     "Receipt",
     "Recharge",
     "RedemptionCode",
@@ -57,6 +73,7 @@ __all__ = [
     "SpendLimit",
     "StripeDifference",
     "StripeTransaction",
+    "TaxRate",
     "TopUp",
     "Transfer",
     "VerifiedWallet",

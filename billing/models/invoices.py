@@ -27,7 +27,11 @@ class InvoiceSeries(models.Model):
 
 
 class Invoice(models.Model):
-    """A frozen document: everything billed to a customer after its last closed period, up to this one."""
+    """A frozen document: everything billed to a customer after its last closed period, up to this one.
+
+    Supplier and customer are copied, so that a later change of theirs changes no invoice. What may change after issue:
+    status, amount_due, paid_at, void and reminders.
+    """
 
     class Status(models.TextChoices):
         DRAFT = "draft"
@@ -47,8 +51,32 @@ class Invoice(models.Model):
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
     issued_at = models.DateTimeField()
+    terms = models.CharField(
+        max_length=10, default="prepaid", db_default="prepaid", help_text="As the customer's were."
+    )
     customer_name = models.CharField(max_length=200)
     customer_email = models.EmailField(blank=True)
+    customer_address = models.TextField(blank=True, db_default="")
+    customer_country = models.CharField(max_length=2, blank=True, db_default="")
+    customer_tax_number = models.CharField(max_length=30, blank=True, db_default="")
+    order_reference = models.CharField(max_length=100, blank=True, db_default="")
+    supplier_name = models.CharField(max_length=200, blank=True, db_default="")
+    supplier_address = models.TextField(blank=True, db_default="")
+    supplier_tax_number = models.CharField(max_length=60, blank=True, db_default="")
+    supplier_email = models.EmailField(blank=True, db_default="")
+    language = models.CharField(max_length=7, default="en", db_default="en")
+    paper = models.CharField(max_length=9, default="a4", db_default="a4")
+    timezone = models.CharField(max_length=64, default="UTC", db_default="UTC")
+    opening_balance: Any = AmountField(default=0, db_default=0, help_text="The wallet's, when the period began.")
+    closing_balance: Any = AmountField(default=0, db_default=0, help_text="The wallet's, when the period ended.")
+    topped_up: Any = AmountField(default=0, db_default=0, help_text="Paid credit that came in the period.")
+    other_movements: Any = AmountField(
+        default=0, db_default=0, help_text="Whatever else moved the wallet in the period: gifts, refunds, expiry."
+    )
+    savings: Any = AmountField(
+        default=0, db_default=0, help_text="What prompt caching saved: the same tokens at the input price, less these."
+    )
+    paid_by_promotional: Any = AmountField(default=0, db_default=0, help_text="The part that gifts paid for.")
     exact_total: Any = AmountField(help_text="The sum of the lines before rounding.")
     subtotal: Any = AmountField()
     tax: Any = AmountField()
@@ -56,6 +84,13 @@ class Invoice(models.Model):
     paid_by_credit: Any = AmountField()
     amount_due: Any = AmountField()
     currency = models.CharField(max_length=3, default="USD")
+    due_on = models.DateField(null=True, help_text="Empty: nothing is due.")
+    paid_at = models.DateTimeField(null=True)
+    reminders = models.PositiveSmallIntegerField(default=0, db_default=0)
+    reminded_at = models.DateTimeField(null=True)
+    voided_at = models.DateTimeField(null=True)
+    voided_by = models.CharField(max_length=150, blank=True, db_default="")
+    voided_because = models.CharField(max_length=500, blank=True, db_default="")
 
     class Meta:
         ordering = ("-id",)
@@ -83,6 +118,7 @@ class InvoiceLine(models.Model):
     quantity: Any = models.DecimalField(max_digits=40, decimal_places=0, null=True)
     unit_price: Any = AmountField(null=True)
     per = models.PositiveIntegerField(null=True)
+    multiplier: Any = AmountField(null=True, help_text="Of a cache meter: its price as a multiple of input's.")
     amount: Any = AmountField()
 
     class Meta:
@@ -91,3 +127,122 @@ class InvoiceLine(models.Model):
 
     def __str__(self) -> str:
         return self.description
+
+
+class InvoiceTax(models.Model):
+    """The tax of one rate on one invoice, as it was at that moment: base × rate, half up to the cent."""
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="taxes")
+    name = models.CharField(max_length=40)
+    rate: Any = models.DecimalField(max_digits=6, decimal_places=5)
+    base: Any = AmountField()
+    amount: Any = AmountField()
+    is_reverse_charge = models.BooleanField(default=False)
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["invoice", "name", "rate"], name="one_tax_line_per_rate"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.rate}"
+
+
+def new_credit_note_id() -> str:
+    return ids.random_id("cn")
+
+
+class CreditNote(models.Model):
+    """A document that takes back a part of an issued invoice, or all of it. Written once, never updated."""
+
+    public_id = models.CharField(max_length=32, unique=True, default=new_credit_note_id, editable=False)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="credit_notes")
+    series = models.CharField(max_length=10)
+    year = models.PositiveSmallIntegerField()
+    sequence = models.PositiveIntegerField()
+    number = models.CharField(max_length=40, unique=True)
+    key = models.CharField(max_length=255, help_text="Unique per customer: the same key takes back once.")
+    reason = models.CharField(max_length=500)
+    actor = models.CharField(max_length=150, blank=True)
+    issued_at = models.DateTimeField()
+    subtotal: Any = AmountField()
+    tax: Any = AmountField()
+    total: Any = AmountField()
+    transfer_id = models.BigIntegerField(null=True, help_text="The transfer that moved it, if it moved anything.")
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=["customer", "key"], name="credit_note_once_per_key"),
+            models.UniqueConstraint(fields=["series", "year", "sequence"], name="credit_note_numbers_are_unique"),
+            models.CheckConstraint(
+                condition=models.Q(total=models.F("subtotal") + models.F("tax")), name="credit_note_total_adds_up"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.number
+
+
+class CreditNoteLine(models.Model):
+    """What is taken back of one line of an invoice; amounts above zero."""
+
+    credit_note = models.ForeignKey(CreditNote, on_delete=models.PROTECT, related_name="lines")
+    position = models.PositiveIntegerField()
+    invoice_line = models.ForeignKey(InvoiceLine, on_delete=models.PROTECT, null=True, related_name="+")
+    description = models.CharField(max_length=300)
+    quantity: Any = models.DecimalField(max_digits=40, decimal_places=0, null=True)
+    unit_price: Any = AmountField(null=True)
+    per = models.PositiveIntegerField(null=True)
+    amount: Any = AmountField()
+
+    class Meta:
+        ordering = ("credit_note", "position")
+        constraints = (
+            models.UniqueConstraint(fields=["credit_note", "position"], name="one_credit_line_per_position"),
+        )
+
+    def __str__(self) -> str:
+        return self.description
+
+
+class PeriodClosing(models.Model):
+    """The closing of one month: begun by the schedule or a person, worked off customer by customer."""
+
+    period = models.DateField(unique=True, help_text="The first day of the billing month.")
+    begun_at = models.DateTimeField()
+    begun_by = models.CharField(max_length=150, blank=True, help_text="Empty: the schedule.")
+    ended_at = models.DateTimeField(null=True, help_text="When no customer was left; parked ones wait for a person.")
+
+    class Meta:
+        ordering = ("-period",)
+
+    def __str__(self) -> str:
+        return f"{self.period:%Y-%m}"
+
+
+class CustomerClosing(models.Model):
+    """One customer's part of a month's closing."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting"
+        ISSUED = "issued"
+        NOTHING = "nothing", "Nothing to invoice"
+        PARKED = "parked", "Parked: the figures don't agree"
+
+    closing = models.ForeignKey(PeriodClosing, on_delete=models.PROTECT, related_name="customers")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, db_index=False, related_name="+")
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.WAITING)
+    difference = models.CharField(max_length=500, blank=True, help_text="Why it is parked, with the figures.")
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (models.UniqueConstraint(fields=["closing", "customer"], name="one_closing_per_customer"),)
+        indexes = (
+            models.Index(fields=["closing"], condition=models.Q(status="waiting"), name="closings_waiting"),
+            models.Index(fields=["closing"], condition=models.Q(status="parked"), name="closings_parked"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.closing}: {self.customer}"

@@ -75,6 +75,9 @@ class Transfer(HotModel):
         REFUND = "refund"
         DISPUTE = "dispute"
         SETTLEMENT = "settlement", "Settlement with the payment provider"
+        INVOICE = "invoice", "Tax and rounding of an invoice"
+        PAYMENT = "payment", "Payment of an invoice"
+        CREDIT_NOTE = "credit_note", "Credit note"
 
     customer = customer_key()
     kind = models.CharField(max_length=20, choices=Kind.choices)
