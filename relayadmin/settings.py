@@ -241,7 +241,8 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "relayadmin.scheduler:Scheduler"
+# What beat puts into the timetable where it is missing; times and switches are the operator's from then on.
 CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "post scheduled grants": {"task": "billing.post_scheduled_grants", "schedule": 60.0},

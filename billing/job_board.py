@@ -1,0 +1,159 @@
+"""How each scheduled job stands: what its runs did, whether one is missing, and who would have to run it.
+
+Judged from the timetable and the rows of runs alone, so any process can tell; nobody has to be up for it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django_celery_beat.models import PeriodicTask
+
+from billing import jobs, timetable
+from billing.models import Job, JobRun
+from billing.timetable import Entry
+from relayadmin.db import server_cursor, text_array
+
+# A run may begin so much later than it is due: the queue, a restart, beat's own steps.
+SLACK = timedelta(minutes=5)
+# While a run is under way its job can't begin another; after so long it is stuck.
+STUCK_AFTER = timedelta(hours=2)
+# The worker answers every minute by this task, which it sends itself: beat has no part in it.
+ANSWER = "billing.watch_jobs"
+SILENT_AFTER = timedelta(minutes=3)
+# Beat writes down what it has sent every three minutes.
+BEAT_SILENT_AFTER = timedelta(minutes=6)
+RECENT = timedelta(hours=24)
+RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job of the timetable; `runs` are the last ones with their outcomes, newest first."""
+
+    entry: Entry
+    runs: Sequence[tuple[JobRun, str]]
+    succeeded_at: datetime | None
+    failures: int  # in the last 24 hours, killed runs included
+    due_at: datetime | None  # the first moment after the last run at which it has to run again
+    is_overdue: bool
+
+    @property
+    def last(self) -> JobRun | None:
+        return self.runs[0][0] if self.runs else None
+
+    @property
+    def outcome(self) -> str:
+        """done, running, failed or killed: the last run; "new" if there is none."""
+        return self.runs[0][1] if self.runs else "new"
+
+    @property
+    def trouble(self) -> str:
+        """overdue, failed or killed; empty if all is well, or the job is off."""
+        if not self.entry.is_on:
+            return ""
+        if self.is_overdue:
+            return "overdue"
+        return self.outcome if self.outcome in {"failed", "killed"} else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """When worker and beat last gave a sign of life; `None`: never."""
+
+    worker_at: datetime | None
+    beat_at: datetime | None
+    is_worker_silent: bool
+    is_beat_silent: bool
+
+
+def standings(*, at: datetime) -> list[Standing]:
+    """Every job of the timetable by name. A few queries, however many rows of runs there are."""
+    entries = timetable.entries(at=at)
+    watched = Job.objects.in_bulk()
+    found, succeeded, failures = _runs(entries, at)
+    dead = jobs.killed(run for runs in found.values() for run in runs)
+    standings = []
+    for entry in entries:
+        runs = [(run, jobs.outcome_of(run, dead)) for run in found[entry.number]]
+        last_killed = bool(runs) and runs[0][1] == "killed"
+        due_at, is_overdue = _due(entry, watched.get(entry.number), runs, at)
+        standings.append(
+            Standing(
+                entry=entry,
+                runs=runs,
+                succeeded_at=succeeded[entry.number],
+                failures=failures[entry.number] + (last_killed and at - runs[0][0].started_at < RECENT),
+                due_at=due_at,
+                is_overdue=is_overdue,
+            )
+        )
+    return standings
+
+
+def _due(
+    entry: Entry, watched: Job | None, runs: Sequence[tuple[JobRun, str]], at: datetime
+) -> tuple[datetime | None, bool]:
+    """When the run after the last one is due, and whether it is missing."""
+    if watched is None or watched.schedule != timetable.watched_as(entry):
+        return entry.next_after(at), False  # New or changed this minute.
+    since = max([watched.counts_from, *(run.started_at for run, _ in runs[:1])])
+    due_at = entry.next_after(since)
+    patience = STUCK_AFTER if runs and runs[0][1] == "running" else SLACK
+    return due_at, due_at is not None and at > due_at + patience
+
+
+def _runs(
+    entries: Sequence[Entry], at: datetime
+) -> tuple[dict[int, list[JobRun]], dict[int, datetime | None], dict[int, int]]:
+    """By entry: its last runs, when one last succeeded, how many of the last 24 hours failed or have no end.
+
+    The newest run counts only if it failed: whether it was killed is not known here.
+    """
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT e.number, recent.ids, done.started_at, failed.runs"
+            " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (number, job, variant)"
+            " CROSS JOIN LATERAL (SELECT array_agg(id) AS ids FROM (SELECT r.id FROM billing_jobrun r"
+            "   WHERE r.job = e.job AND r.variant = e.variant ORDER BY r.started_at DESC, r.id DESC LIMIT %s) r) recent"
+            " LEFT JOIN LATERAL (SELECT r.started_at FROM billing_jobrun r"
+            "   WHERE r.job = e.job AND r.variant = e.variant AND r.duration_ms IS NOT NULL AND r.error = ''"
+            "   ORDER BY r.started_at DESC LIMIT 1) done ON true"
+            " CROSS JOIN LATERAL (SELECT count(*) AS runs FROM billing_jobrun r"
+            "   WHERE r.job = e.job AND r.variant = e.variant AND r.started_at > %s"
+            "     AND (r.error <> '' OR r.duration_ms IS NULL AND r.id <> recent.ids[1])) failed",
+            [
+                [entry.number for entry in entries],
+                text_array([entry.task for entry in entries]),
+                text_array([entry.variant for entry in entries]),
+                RUNS_SHOWN,
+                at - RECENT,
+            ],
+        )
+        rows = cursor.fetchall()
+    runs = JobRun.objects.in_bulk([number for _, ids, _, _ in rows for number in ids or ()])
+    found: dict[int, list[JobRun]] = defaultdict(list)
+    for entry, ids, _, _ in rows:
+        found[entry] = [runs[number] for number in ids or () if number in runs]
+    return found, {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
+
+
+def processes(found: Sequence[Standing], *, at: datetime) -> Processes:
+    """Whether somebody works, and somebody sends work.
+
+    Beat is silent if it has sent nothing for minutes though jobs are missing; while the worker is silent too, that
+    shows nothing but that.
+    """
+    answer = JobRun.objects.filter(job=ANSWER, variant="").order_by("-started_at").first()
+    worker_at = answer.started_at if answer else None
+    sent = PeriodicTask.objects.filter(enabled=True, last_run_at__isnull=False)
+    beat_at = sent.order_by("-last_run_at").values_list("last_run_at", flat=True).first()
+    is_missing = any(standing.is_overdue and standing.outcome != "running" for standing in found)
+    is_silent = beat_at is None or at - beat_at > BEAT_SILENT_AFTER
+    return Processes(
+        worker_at=worker_at,
+        beat_at=beat_at,
+        is_worker_silent=worker_at is None or at - worker_at > SILENT_AFTER,
+        is_beat_silent=is_silent and (is_missing or not found),
+    )
