@@ -22,8 +22,8 @@ STUCK_AFTER = timedelta(hours=2)
 # The worker answers every minute by this task, which it sends itself: beat has no part in it.
 ANSWER = "billing.watch_jobs"
 SILENT_AFTER = timedelta(minutes=3)
-# Beat writes down what it has sent every three minutes.
-BEAT_SILENT_AFTER = timedelta(minutes=6)
+# Beat writes down what it has sent every minute.
+BEAT_SILENT_AFTER = timedelta(minutes=4)
 RECENT = timedelta(hours=24)
 RUNS_SHOWN = 10
 
@@ -155,5 +155,5 @@ def processes(found: Sequence[Standing], *, at: datetime) -> Processes:
         worker_at=worker_at,
         beat_at=beat_at,
         is_worker_silent=worker_at is None or at - worker_at > SILENT_AFTER,
-        is_beat_silent=is_silent and (is_missing or not found),
+        is_beat_silent=is_silent and is_missing,
     )

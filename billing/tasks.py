@@ -134,7 +134,7 @@ def look_after_saved_cards() -> dict[str, Any] | None:
 
 @shared_task(name="billing.issue_receipts")
 def issue_receipts(everywhere: bool = False) -> dict[str, Any] | None:
-    """Make the receipts of top-ups that were paid in the last days, or ever."""
+    """Make the receipts of top-ups that were paid in the last days. With `everywhere`, of all."""
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:

@@ -18,6 +18,7 @@ from django_celery_beat.schedulers import ModelEntry
 from billing import jobs
 from billing.models import Job
 
+_DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _SCHEDULES = ("interval", "crontab", "clocked", "solar")
 
 
@@ -46,11 +47,13 @@ class Entry:
             return None
         begin = max(moment, self.not_before) if self.not_before else moment
         if isinstance(self.schedule, schedules.crontab):
-            start, step, _ = self.schedule.remaining_delta(begin)
-            due: datetime = start + step
+            start, ahead, _ = self.schedule.remaining_delta(begin)
+            due: datetime = start + ahead
             return due.astimezone(UTC)
-        # Of dawn, and of what happens once, nobody is held to the minute.
-        return begin + self.schedule.run_every if type(self.schedule) is schedules.schedule else None
+        if type(self.schedule) is not schedules.schedule:
+            return None  # Dawn, and what happens once: nobody is held to the minute.
+        every_so_often: timedelta = self.schedule.run_every  # type: ignore[attr-defined]
+        return begin + every_so_often
 
 
 def install() -> None:
@@ -60,7 +63,7 @@ def install() -> None:
         row = there.get(name)
         kwargs = json.dumps(entry.get("kwargs") or {})
         if row is None:
-            ModelEntry.from_entry(name, app=current_app, **entry)
+            ModelEntry.from_entry(name, app=current_app, **{**entry, "description": ""})
         elif (row.task, row.kwargs) != (entry["task"], kwargs):
             row.task, row.kwargs = entry["task"], kwargs
             row.save()
@@ -90,13 +93,14 @@ def entries(*, at: datetime) -> list[Entry]:
 
 def _entry(row: PeriodicTask, at: datetime) -> Entry:
     words = _words(row)
+    shipped_entry = settings.CELERY_BEAT_SCHEDULE.get(row.name, {})
     shipped = _shipped().get(row.name, words)
     return Entry(
         number=row.pk,
         name=row.name,
         task=row.task,
         kwargs=_kwargs(row),
-        does=row.description or does(row.task),
+        does=row.description or str(shipped_entry.get("description", "")) or does(row.task),
         words=words,
         shipped="" if shipped == words else shipped,
         is_on=row.enabled and (row.expires is None or row.expires > at),
@@ -144,6 +148,10 @@ def _crontab_words(row: CrontabSchedule) -> str:
         return f"every hour at minute {int(row.minute)} ({row.timezone})"
     if fixed and row.hour.isdigit() and row.day_of_week == "*":
         return f"every day at {int(row.hour):02}:{int(row.minute):02} ({row.timezone})"
+    weekdays = schedules.crontab(day_of_week=row.day_of_week).day_of_week
+    if fixed and row.hour.isdigit() and len(weekdays) == 1:
+        (day,) = weekdays
+        return f"every {_DAYS[day]} at {int(row.hour):02}:{int(row.minute):02} ({row.timezone})"
     words, _, _ = row.human_readable.rpartition(" ")
     return f"{words[:1].lower()}{words[1:]} ({row.timezone})"
 
@@ -153,17 +161,11 @@ def _shipped() -> dict[str, str]:
     """By name, the words for the times in the settings."""
     words = {}
     for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
-        schedule = schedules.maybe_schedule(entry["schedule"])
+        schedule: Any = schedules.maybe_schedule(entry["schedule"])  # type: ignore[arg-type]
         if isinstance(schedule, schedules.crontab):
-            row = CrontabSchedule(
-                minute=schedule._orig_minute,
-                hour=schedule._orig_hour,
-                day_of_week=schedule._orig_day_of_week,
-                day_of_month=schedule._orig_day_of_month,
-                month_of_year=schedule._orig_month_of_year,
-                timezone=settings.CELERY_TIMEZONE,
-            )
-            words[name] = _crontab_words(row)
+            fields = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+            row = {field: getattr(schedule, f"_orig_{field}") for field in fields}
+            words[name] = _crontab_words(CrontabSchedule(**row, timezone=settings.CELERY_TIMEZONE))
         else:
             words[name] = every(schedule.run_every)
     return words

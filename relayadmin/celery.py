@@ -25,8 +25,8 @@ class Answer(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Timer",)
 
     def start(self, parent: Any) -> None:
+        # The first time a minute from now: what was due while all was down has run by then.
         self.timer = parent.timer.call_repeatedly(ANSWER_EVERY_S, ask)
-        ask()
 
     def stop(self, parent: Any) -> None:
         self.timer.cancel()

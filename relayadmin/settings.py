@@ -268,6 +268,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "metering.check_ledger",
         "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
         "kwargs": {"full": True},
+        "description": "Recompute all books from the first movement on, and compare every figure.",
     },
     "recharge wallets": {"task": "billing.recharge_wallets", "schedule": 30.0},
     "look after saved cards": {"task": "billing.look_after_saved_cards", "schedule": 60.0},
@@ -276,6 +277,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "billing.issue_receipts",
         "schedule": crontab(minute="20", hour="3"),
         "kwargs": {"everywhere": True},
+        "description": "Make the receipts of paid top-ups that have none, however old.",
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
     "remove old idempotent answers": {

@@ -329,7 +329,7 @@ def home_panels(
     )
     if processes.worker_at is not None:
         text += f" A worker answered {html.age(now - processes.worker_at)} ago."
-    if is_new:
+    if not found:
         text = "No job has run yet: are worker and beat running? “make run” starts both."
     url = html.list_url(Job)
     wrong = Panel(title="Jobs that need you", headers=("", "What", ""), rows=rows, url=url, tone="danger")

@@ -170,8 +170,25 @@ def result_text(run: JobRun) -> str:
     if run.result is None:
         return "nothing to do" if run.duration_ms is not None and not run.error else html.NOTHING
     if isinstance(run.result, dict):
-        return ", ".join(f"{name} {value}" for name, value in run.result.items())[:200] or html.NOTHING
+        return ", ".join(filter(None, map(_said, run.result, run.result.values())))[:200] or html.NOTHING
     return str(run.result)[:200]
+
+
+def _said(name: str, value: Any) -> str:
+    """One part of a result as a person says it: "3 expired"; empty if there is nothing to say."""
+    words = name.replace("_", " ")
+    match value:
+        case bool():
+            return words if value else f"not {words}"
+        case int():
+            return f"{value:,} {words}"
+        case None | [] | {}:
+            return ""
+        case list():
+            return f"{len(value):,} {words}"
+        case dict():
+            return f"{words} " + " and ".join(filter(None, map(_said, value, value.values())))
+    return f"{words} {value}"
 
 
 @admin.register(JobRun)

@@ -7,7 +7,6 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter
 
-from billing.admin.customers import CustomerAdmin
 from metering import uninvoiced
 
 NOT_INVOICED = "not_invoiced"
@@ -27,6 +26,3 @@ class NotInvoicedFilter(DropdownFilter):
         if self.value() != "yes":
             return queryset
         return queryset.filter(pk__in=uninvoiced.look(at=timezone.now()).customers)
-
-
-CustomerAdmin.list_filter = (*CustomerAdmin.list_filter, NotInvoicedFilter)
