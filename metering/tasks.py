@@ -83,7 +83,7 @@ def close_last_month() -> dict[str, Any] | None:
 
 @shared_task(name="metering.check_ledger")
 def check_ledger(*, full: bool = False) -> dict[str, Any] | None:
-    """Recompute what has moved since the last check, and compare every figure. Raises BooksDiffer, so that a difference is seen wherever failed jobs are."""
+    """Recompute the books. Raises BooksDiffer, so that a difference is seen wherever failed jobs are."""
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:

@@ -21,7 +21,9 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 
-work: Callable[[jobs.Outcome], None] = lambda outcome: None
+
+def work(outcome: jobs.Outcome) -> None:
+    """What the job does; tests put theirs in its place."""
 
 
 @shared_task(name="test.board")
@@ -193,11 +195,12 @@ class TestWatch:
 @pytest.mark.usefixtures("committed")
 class TestRunNow:
     @pytest.fixture(autouse=True)
-    def _row(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def _row(self, committed: None) -> Any:
         """A job that is really there, and a queue that runs what is put in at once."""
-        monkeypatch.setattr(app.conf, "task_always_eager", True)
         row = schedule(kwargs='{"full": true}')
+        app.conf.task_always_eager = True
         yield
+        app.conf.task_always_eager = False
         row.delete()
         JobRun.objects.filter(job="test.board").delete()
 
