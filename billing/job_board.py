@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django_celery_beat.models import PeriodicTask
 
 from billing import jobs, timetable
 from billing.models import Job, JobRun
 from billing.timetable import Entry
-from relayadmin.db import server_cursor, text_array
 
 # A run may begin so much later than it is due: the queue, a restart, beat's own steps.
 SLACK = timedelta(minutes=5)
@@ -72,19 +72,20 @@ def standings(*, at: datetime) -> list[Standing]:
     """Every job of the timetable by name. A few queries, however many rows of runs there are."""
     entries = timetable.entries(at=at)
     watched = Job.objects.in_bulk()
-    found, succeeded, failures = _runs(entries, at)
-    dead = jobs.killed(run for runs in found.values() for run in runs)
+    found = _runs(entries, at)
+    dead = jobs.killed(run for rows in found.values() for run in rows)
     standings = []
     for entry in entries:
-        runs = [(run, jobs.outcome_of(run, dead)) for run in found[entry.number]]
-        last_killed = bool(runs) and runs[0][1] == "killed"
+        rows = found[entry.number]
+        runs = [(run, jobs.outcome_of(run, dead)) for run in rows]
+        is_under_way = bool(runs) and runs[0][1] == "running" and at - rows[0].started_at < RECENT
         due_at, is_overdue = _due(entry, watched.get(entry.number), runs, at)
         standings.append(
             Standing(
                 entry=entry,
                 runs=runs,
-                succeeded_at=succeeded[entry.number],
-                failures=failures[entry.number] + (last_killed and at - runs[0][0].started_at < RECENT),
+                succeeded_at=rows[0].succeeded_at if rows else None,
+                failures=rows[0].failures - is_under_way if rows else 0,
                 due_at=due_at,
                 is_overdue=is_overdue,
             )
@@ -104,39 +105,35 @@ def _due(
     return due_at, due_at is not None and at > due_at + patience
 
 
-def _runs(
-    entries: Sequence[Entry], at: datetime
-) -> tuple[dict[int, list[JobRun]], dict[int, datetime | None], dict[int, int]]:
-    """By entry: its last runs, when one last succeeded, how many of the last 24 hours failed or have no end.
+def _runs(entries: Sequence[Entry], at: datetime) -> dict[int, list[Any]]:
+    """The last runs of each entry that has any, newest first; on each, when its entry last succeeded, and how many
+    runs of the last 24 hours have failed or have no end.
 
-    The newest run counts only if it failed: whether it was killed is not known here.
+    One statement, so one view: a run that finds nothing to do takes the place of the row before it at any moment.
     """
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT e.number, recent.ids, done.started_at, failed.runs"
-            " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (number, job, variant)"
-            " CROSS JOIN LATERAL (SELECT array_agg(id) AS ids FROM (SELECT r.id FROM billing_jobrun r"
-            "   WHERE r.job = e.job AND r.variant = e.variant ORDER BY r.started_at DESC, r.id DESC LIMIT %s) r) recent"
-            " LEFT JOIN LATERAL (SELECT r.started_at FROM billing_jobrun r"
-            "   WHERE r.job = e.job AND r.variant = e.variant AND r.duration_ms IS NOT NULL AND r.error = ''"
-            "   ORDER BY r.started_at DESC LIMIT 1) done ON true"
-            " CROSS JOIN LATERAL (SELECT count(*) AS runs FROM billing_jobrun r"
-            "   WHERE r.job = e.job AND r.variant = e.variant AND r.started_at > %s"
-            "     AND (r.error <> '' OR r.duration_ms IS NULL AND r.id <> recent.ids[1])) failed",
-            [
-                [entry.number for entry in entries],
-                text_array([entry.task for entry in entries]),
-                text_array([entry.variant for entry in entries]),
-                RUNS_SHOWN,
-                at - RECENT,
-            ],
-        )
-        rows = cursor.fetchall()
-    runs = JobRun.objects.in_bulk([number for _, ids, _, _ in rows for number in ids or ()])
-    found: dict[int, list[JobRun]] = defaultdict(list)
-    for entry, ids, _, _ in rows:
-        found[entry] = [runs[number] for number in ids or () if number in runs]
-    return found, {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
+    rows = JobRun.objects.raw(
+        "SELECT r.*, e.number, done.started_at AS succeeded_at, failed.runs AS failures"
+        " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (number, task, kwargs)"
+        " CROSS JOIN LATERAL (SELECT * FROM billing_jobrun r WHERE r.job = e.task AND r.variant = e.kwargs"
+        "   ORDER BY r.started_at DESC, r.id DESC LIMIT %s) r"
+        " LEFT JOIN LATERAL (SELECT r.started_at FROM billing_jobrun r"
+        "   WHERE r.job = e.task AND r.variant = e.kwargs AND r.duration_ms IS NOT NULL AND r.error = ''"
+        "   ORDER BY r.started_at DESC LIMIT 1) done ON true"
+        " CROSS JOIN LATERAL (SELECT count(*) AS runs FROM billing_jobrun r WHERE r.job = e.task"
+        "   AND r.variant = e.kwargs AND r.started_at > %s AND (r.error <> '' OR r.duration_ms IS NULL)) failed"
+        " ORDER BY e.number, r.started_at DESC, r.id DESC",
+        [
+            [entry.number for entry in entries],
+            [entry.task for entry in entries],
+            [entry.variant for entry in entries],
+            RUNS_SHOWN,
+            at - RECENT,
+        ],
+    )
+    found: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[row.number].append(row)
+    return found
 
 
 def processes(found: Sequence[Standing], *, at: datetime) -> Processes:

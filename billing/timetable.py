@@ -148,7 +148,7 @@ def _crontab_words(row: CrontabSchedule) -> str:
         return f"every hour at minute {int(row.minute)} ({row.timezone})"
     if fixed and row.hour.isdigit() and row.day_of_week == "*":
         return f"every day at {int(row.hour):02}:{int(row.minute):02} ({row.timezone})"
-    weekdays = schedules.crontab(day_of_week=row.day_of_week).day_of_week
+    weekdays = row.schedule.day_of_week
     if fixed and row.hour.isdigit() and len(weekdays) == 1:
         (day,) = weekdays
         return f"every {_DAYS[day]} at {int(row.hour):02}:{int(row.minute):02} ({row.timezone})"

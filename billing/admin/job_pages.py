@@ -213,13 +213,19 @@ def last_text(item: Standing, now: datetime) -> str:
     ago = f"{html.age(now - item.last.started_at)} ago"
     if item.outcome == "running":
         return f"began {ago}"
-    took = f", took {duration_text(item.last.duration_ms)}" if item.last.duration_ms is not None else ""
+    took = (
+        f", took {duration_text(item.last.duration_ms)}".replace(" ", "\u00a0").replace(",\u00a0", ", ")
+        if item.last.duration_ms is not None
+        else ""
+    )
     return f"{ago}{took}"
 
 
 def result_of(run: JobRun | None) -> str:
     """What a run did or what went wrong, on one line."""
     if run is None:
+        return ""
+    if run.duration_ms is None and not run.error:
         return ""
     return run.error.strip().rpartition("\n")[2][:200] or result_text(run)
 

@@ -136,6 +136,14 @@ class TestOutcomes:
         ran(NOW)
         assert (standing(NOW).trouble, standing(NOW, "test full").trouble) == ("", "failed")
 
+    def test_runs_that_replace_one_another_are_never_seen_as_none(self) -> None:
+        """Rows go at any moment, so they are read in one statement."""
+        schedule()
+        ran(NOW)
+        with counted_statements() as asked:
+            job_board.standings(at=NOW)
+        assert sum("billing_jobrun" in statement for statement in asked) == 1
+
     def test_the_board_asks_as_much_of_one_run_as_of_many(self) -> None:
         schedule()
         ran(NOW - timedelta(days=1), took=None)
