@@ -4,7 +4,7 @@ Judged from the timetable and the rows of runs alone, so any process can tell; n
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,7 +111,7 @@ def _runs(entries: Sequence[Entry], at: datetime) -> dict[int, list[Any]]:
 
     One statement, so one view: a run that finds nothing to do takes the place of the row before it at any moment.
     """
-    rows = JobRun.objects.raw(
+    rows: Iterable[Any] = JobRun.objects.raw(
         "SELECT r.*, e.number, done.started_at AS succeeded_at, failed.runs AS failures"
         " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (number, task, kwargs)"
         " CROSS JOIN LATERAL (SELECT * FROM billing_jobrun r WHERE r.job = e.task AND r.variant = e.kwargs"

@@ -213,12 +213,8 @@ def last_text(item: Standing, now: datetime) -> str:
     ago = f"{html.age(now - item.last.started_at)} ago"
     if item.outcome == "running":
         return f"began {ago}"
-    took = (
-        f", took {duration_text(item.last.duration_ms)}".replace(" ", "\u00a0").replace(",\u00a0", ", ")
-        if item.last.duration_ms is not None
-        else ""
-    )
-    return f"{ago}{took}"
+    took = duration_text(item.last.duration_ms).replace(" ", "\u00a0")
+    return f"{ago}, took\u00a0{took}" if item.last.duration_ms is not None else ago
 
 
 def result_of(run: JobRun | None) -> str:

@@ -182,13 +182,11 @@ def _said(name: str, value: Any) -> str:
             return words if value else f"not {words}"
         case int():
             return f"{value:,} {words}"
-        case None | [] | {}:
-            return ""
-        case list():
+        case list() if value:
             return f"{len(value):,} {words}"
-        case dict():
+        case dict() if value:
             return f"{words} " + " and ".join(filter(None, map(_said, value, value.values())))
-    return f"{words} {value}"
+    return f"{words} {value}" if value else ""
 
 
 @admin.register(JobRun)

@@ -57,6 +57,13 @@ class TestBoard:
         now = datetime.now(UTC)
         JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=1_250, result={"expired": 1_200})
         JobRun.objects.create(job="metering.check_ledger", started_at=now, duration_ms=5, error="Boom: it broke")
+        JobRun.objects.create(
+            job="metering.check_ledger",
+            variant='{"full": true}',
+            started_at=now,
+            duration_ms=5,
+            result={"ok": True, "checked": {"events": 7, "wallets": 2}, "differences": []},
+        )
         with CaptureQueriesContext(connection) as queries:
             answer = operator.get(page(Job, "changelist"))
         text = text_of(answer)
@@ -64,6 +71,7 @@ class TestBoard:
         assert "Free open holds whose time is over." in text
         assert "every 15 seconds" in text
         assert "less than 1 min ago, took 1.2 s 1,200 expired" in text
+        assert "checked 7 events and 2 wallets" in text
         assert "every Sunday at 04:30 (UTC)" in text
         assert text.index("Boom: it broke") < text.index("1,200 expired"), "what is in trouble comes first"
         assert "In trouble 1" in text
