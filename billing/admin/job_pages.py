@@ -81,7 +81,7 @@ class JobAdmin(WorkAdmin):
             "times": html.lines(times, f"shipped: {entry.shipped}" if entry.shipped else ""),
             "state": state_badge(item),
             "last": last_text(item, now),
-            "result": (item.trouble == "overdue" and job_watch.trouble_text(item).capitalize()) or result_of(item.last),
+            "result": (item.trouble == "overdue" and _beginning(job_watch.trouble_text(item))) or result_of(item.last),
             "lately": lately(item),
             "next": next_text(item, now),
             "button": html.post_button(request, html.action_url(Job, "run_now", entry.number), "Run now")
@@ -100,7 +100,7 @@ class JobAdmin(WorkAdmin):
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         item, now = self.standing(obj), timezone.now()
         state = state_of(item)
-        text = job_watch.trouble_text(item).capitalize() if item.trouble else ""
+        text = _beginning(job_watch.trouble_text(item)) if item.trouble else ""
         good = html.age(now - item.succeeded_at) + " ago" if item.succeeded_at else "never"
         return [
             Figure("State", STATE_WORDS.get(state, state), text, tone=STATE_TONES[state].replace("success", "")),
@@ -195,6 +195,11 @@ class JobAdmin(WorkAdmin):
         return see_other(html.object_url(PeriodicTask, object_id))
 
 
+def _beginning(text: str) -> str:
+    """The text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def state_of(item: Standing) -> str:
     if item.trouble:
         return item.trouble
@@ -273,6 +278,7 @@ def runs_panel(runs: Sequence[JobRun], task: str) -> Panel:
         title=f"The last {RUNS} runs",
         headers=("Began (UTC)", "Result", "Took", "What it did", "Begun by"),
         rows=rows,
+        numbers=frozenset({2}),
         empty="It has not run yet.",
         note="Of runs that found nothing to do, only the last is kept; all are gone after 90 days.",
         url=html.list_url(JobRun, f"job={task}"),

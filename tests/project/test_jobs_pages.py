@@ -114,6 +114,12 @@ class TestPageOfAJob:
         assert "failed 9 ms Boom: no the timetable" in text
         assert "killed" in text
 
+    def test_says_what_is_wrong_in_the_errors_own_words(self, operator: Client) -> None:
+        job, now = put_on_the_timetable(), datetime.now(UTC)
+        JobRun.objects.create(job="billing.expire_holds", started_at=now, error="BooksDiffer: no", duration_ms=9)
+        text = text_of(operator.get(page(Job, "change", job.pk)))
+        assert f"Failed at {now:%Y-%m-%d %H:%M} UTC: BooksDiffer: no" in text
+
     def test_run_now_asks_runs_and_says_where_the_result_is(self, operator: Client, eager: None) -> None:
         job = put_on_the_timetable()
         address = page(Job, "run_now", job.pk)
