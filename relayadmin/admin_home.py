@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from billing.admin import alarms, html, job_pages
+from billing.admin import alarms, html, job_home
 from billing.admin.base import MOST_ROWS, Figure
 from billing.models import Customer, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
@@ -227,7 +227,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         groups.append(Group("To work through", waiting))
     wrong = None
     if may_see(request, "billing.Job") or may_see(request, "billing.JobRun"):
-        wrong, summary = job_pages.home_panels(request, now=now, more=_uninvoiced_rows(request, now))
+        wrong, summary = job_home.home_panels(request, now=now, more=_uninvoiced_rows(request, now))
         panels.append(summary)
     if request.user.is_superuser:
         steps = _first_steps()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from hmac import compare_digest
 
+from django.apps import apps
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -59,7 +60,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
             cursor.execute(query)
             row = cursor.fetchone()
             Gauge(name, description, registry=registry).set(row[0] if row else 0)
-    for add in (_add_jobs, _add_alarms, _add_uninvoiced):
+    for add in (_add_jobs, _add_alarms, _add_deliveries, _add_uninvoiced):
         add(registry, at)
     return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -105,6 +106,14 @@ def _add_alarms(registry: CollectorRegistry, at: datetime) -> None:
     )
     for kind, count in kinds:
         figure.labels(kind=kind).set(count)
+
+
+def _add_deliveries(registry: CollectorRegistry, at: datetime) -> None:
+    """Messages to customers that could not be delivered, where messages are installed."""
+    deliveries = apps.all_models["billing"].get("delivery")
+    if deliveries is not None:
+        figure = Gauge("relayadmin_deliveries_failed", "Messages that could not be delivered", registry=registry)
+        figure.set(deliveries._default_manager.filter(status="failed").count())
 
 
 def _add_uninvoiced(registry: CollectorRegistry, at: datetime) -> None:
