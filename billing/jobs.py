@@ -1,23 +1,29 @@
 """Scheduled jobs: one run of a job at a time, and a row for the operator of what each run did.
 
 A run that found nothing to do takes the place of the one before it that found nothing either: jobs that run every few
-seconds would hide everything else.
+seconds would hide everything else. A job that is scheduled with other arguments is told apart by its variant.
 """
 
+import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from celery import current_task
 from django.db import Error, connection
+from django.db.models import Exists, OuterRef
 
 from billing.models import JobRun
-from relayadmin.db import server_cursor
+from relayadmin.db import server_cursor, text_array
 
 KEPT_DAYS = 90
+# The header of a task's message that names who asked for the run.
+BEGUN_BY = "begun_by"
+_VARIANT_LENGTH_MAX = 200
 _ERROR_LENGTH_MAX = 2_000
 _SECRETS = re.compile(r"(sk-|rl_|ct_|whsec_)[A-Za-z0-9_\-]{4,}|(?<=://)[^\s/@]+@")
 
@@ -35,7 +41,7 @@ def recorded(job: str, *, at: datetime) -> Iterator[Outcome]:
 
     The row is there from the beginning; without a duration it is running, or was killed.
     """
-    run = JobRun.objects.create(job=job, started_at=at)
+    run = JobRun.objects.create(job=job, started_at=at, **_asked_for())
     outcome = Outcome()
     began = time.monotonic()
     try:
@@ -48,11 +54,22 @@ def recorded(job: str, *, at: datetime) -> Iterator[Outcome]:
         raise
     _finish(run, outcome, began)
     if outcome.result is None:
-        _idle_runs(job).filter(pk__lt=run.pk).delete()
+        idle = JobRun.objects.filter(job=job, variant=run.variant, result__isnull=True, error="")
+        idle.filter(duration_ms__isnull=False, pk__lt=run.pk).delete()
 
 
-def _idle_runs(job: str) -> Any:
-    return JobRun.objects.filter(job=job, result__isnull=True, error="", duration_ms__isnull=False)
+def variant_of(kwargs: Mapping[str, Any]) -> str:
+    """What tells apart runs of a task that were called with other arguments."""
+    return json.dumps(kwargs, sort_keys=True)[:_VARIANT_LENGTH_MAX] if kwargs else ""
+
+
+def _asked_for() -> dict[str, str]:
+    """With which arguments the task under way was called, and by whom if a person did."""
+    if not current_task:
+        return {}
+    request = current_task.request
+    begun_by = (request.headers or {}).get(BEGUN_BY, "")
+    return {"variant": variant_of(request.kwargs or {}), "begun_by": str(begun_by)[:150]}
 
 
 def _finish(run: JobRun, outcome: Outcome, began: float, *, error: str = "") -> None:
@@ -90,6 +107,43 @@ def run_alone(job: str, work: Callable[[Outcome], None], *, at: datetime) -> dic
         with recorded(job, at=at) as outcome:
             work(outcome)
         return outcome.result
+
+
+def under_way(jobs: Iterable[str]) -> set[str]:
+    """Those of these jobs that some session runs at this moment."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT name FROM unnest(%s::text[]) name JOIN pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 1"
+            "   AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            "   AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('job ' || name, 0)",
+            [text_array(jobs)],
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def killed(runs: Iterable[JobRun]) -> set[int]:
+    """Numbers of those runs that will have no end: another has begun since, or no session holds their job.
+
+    A run ends its row before it lets go of its job. So the rows are read again after the locks: a run that ended in
+    between was not killed.
+    """
+    unfinished = [run for run in runs if run.duration_ms is None and not run.error]
+    if not unfinished:
+        return set()
+    held = under_way({run.job for run in unfinished})
+    followed = Exists(JobRun.objects.filter(job=OuterRef("job"), pk__gt=OuterRef("pk")))
+    still = JobRun.objects.filter(pk__in=[run.pk for run in unfinished], duration_ms=None, error="")
+    rows = still.annotate(is_followed=followed).values_list("pk", "job", "is_followed")
+    return {number for number, job, is_followed in rows if is_followed or job not in held}
+
+
+def outcome_of(run: JobRun, dead: Container[int]) -> str:
+    """How a run ended, in one word; `dead` are the runs that were killed."""
+    if run.error:
+        return "failed"
+    if run.duration_ms is not None:
+        return "done"
+    return "killed" if run.pk in dead else "running"
 
 
 def remove_old_runs(*, at: datetime) -> int:

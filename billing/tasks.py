@@ -6,11 +6,13 @@ from typing import Any
 from celery import shared_task
 
 from billing import (
+    alarms,
     debt_notices,
     disputes,
     expiry,
     holds,
     idempotent_answers,
+    job_watch,
     jobs,
     receipts,
     recharge,
@@ -132,7 +134,7 @@ def look_after_saved_cards() -> dict[str, Any] | None:
 
 @shared_task(name="billing.issue_receipts")
 def issue_receipts(everywhere: bool = False) -> dict[str, Any] | None:
-    """Make the receipts of top-ups that were paid in the last days, or ever."""
+    """Make the receipts of top-ups that were paid in the last days. With `everywhere`, of all."""
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:
@@ -153,6 +155,20 @@ def sweep_top_ups() -> dict[str, Any] | None:
             outcome.result = {"looked_at": swept.looked_at, "paid": swept.paid}
 
     return jobs.run_alone("billing.sweep_top_ups", work, at=at)
+
+
+@shared_task(name="billing.watch_jobs")
+def watch_jobs() -> dict[str, Any] | None:
+    """Open an alarm for each job that failed, was killed or did not run; resolve those that are over."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        watched = job_watch.watch(at=at)
+        mailed = alarms.mail_new(at=at)
+        if watched.opened or watched.resolved or mailed:
+            outcome.result = {"opened": watched.opened, "resolved": watched.resolved, "mailed": mailed}
+
+    return jobs.run_alone("billing.watch_jobs", work, at=at)
 
 
 @shared_task(name="billing.remove_old_job_runs")

@@ -12,14 +12,15 @@ from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django_celery_beat.models import PeriodicTask
+from django.utils.html import format_html
 
-from billing.admin import alarms, html
-from billing.admin.base import MOST_ROWS, Figure, Panel
-from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
-from billing.models import Customer, JobRun, Wallet, WalletAdjustment
+from billing.admin import alarms, html, job_home
+from billing.admin.base import MOST_ROWS, Figure
+from billing.models import Customer, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
+from metering import uninvoiced
 from metering.admin import waiting_panel
+from metering.admin.not_invoiced import NOT_INVOICED, NOT_INVOICED_ADVICE
 from metering.models import (
     ApiKey,
     EventConflict,
@@ -130,6 +131,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Alarms", "billing.Alarm", "notifications"),
             ("Notices", "billing.Notice", "campaign"),
+            ("Jobs", "billing.Job", "manufacturing"),
             ("Job runs", "billing.JobRun", "play_circle"),
             ("Verified ledgers", "billing.VerifiedWallet", "verified"),
             ("Verified usage", "metering.VerifiedUsage", "fact_check"),
@@ -223,13 +225,16 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     waiting = _waiting_figures(request)
     if waiting:
         groups.append(Group("To work through", waiting))
-    if may_see(request, "billing.JobRun"):
-        panels.append(_jobs_panel())
+    wrong = None
+    if may_see(request, "billing.Job") or may_see(request, "billing.JobRun"):
+        wrong, summary = job_home.home_panels(request, now=now, more=_uninvoiced_rows(request, now))
+        panels.append(summary)
     if request.user.is_superuser:
         steps = _first_steps()
     shown = alarms.home_panel(request) if may_see(request, "billing.Alarm") else None
     context["home"] = {
         "alarms": shown,
+        "jobs": wrong,
         "waiting": waiting_panel.home_panel(request, now=now),
         "groups": groups,
         "panels": panels,
@@ -359,33 +364,18 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
     return figures
 
 
-def _jobs_panel() -> Panel:
-    """The last run of each job that has run or is to run; what never ran is named too."""
-    scheduled = PeriodicTask.objects.filter(enabled=True).values_list("task", flat=True)
-    names = sorted({*job_names(), *(task for task in scheduled if not task.startswith("celery."))})
-    rows = []
-    for name in names:
-        run = JobRun.objects.filter(job=name).order_by("-started_at").first()
-        if run is None:
-            rows.append((name, html.badge("never ran", "warning"), html.NOTHING, html.NOTHING, html.NOTHING))
-            continue
-        outcome = run_outcome(run)
-        rows.append(
-            (
-                html.link(html.object_url(JobRun, run.pk), name),
-                html.badge(outcome, RUN_TONES[outcome]),
-                html.moment(run.started_at),
-                duration_text(run.duration_ms),
-                run.error.strip().rpartition("\n")[2][:160] or result_text(run),
-            )
-        )
-    return Panel(
-        title="Scheduled jobs: the last run of each",
-        headers=("Job", "Outcome", "Started (UTC)", "Took", "What it did"),
-        rows=rows,
-        empty="No job has run yet: are worker and beat running? “make run” starts both.",
-        url=html.list_url(JobRun),
-    )
+def _uninvoiced_rows(request: HttpRequest, now: datetime) -> list[tuple[object, ...]]:
+    """One row if there are customers whose usage of a closed month stands on no invoice."""
+    if not may_see(request, "billing.Customer"):
+        return []
+    found = uninvoiced.recent(at=now)
+    if not found.customers:
+        return []
+    count = f"{len(found.customers):,}{'+' if found.is_cut else ''}"
+    who = "customer has" if count == "1" else "customers have"
+    link = html.link(html.list_url(Customer, f"{NOT_INVOICED}=yes"), f"{count} {who} usage that no invoice covers")
+    what = format_html("{}, of {} or before.", link, f"{found.through:%B %Y}")
+    return [(html.badge("not invoiced", "danger"), html.lines(what, NOT_INVOICED_ADVICE), "")]
 
 
 def _first_steps() -> list[Step]:

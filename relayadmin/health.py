@@ -1,9 +1,7 @@
-"""Is the process alive, is the service ready, and figures for Prometheus."""
+"""Is the process alive, and is the service ready."""
 
-import os
 from contextlib import suppress
 from functools import cache
-from hmac import compare_digest
 
 import psycopg
 import redis
@@ -11,13 +9,9 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from relayadmin.db import server_cursor
-from relayadmin.errors import ApiError
 from relayadmin.middleware import json_response
-
-_LOOPBACK = {"127.0.0.1", "::1"}
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
@@ -63,40 +57,3 @@ def _is_migrated() -> bool:
         executor = MigrationExecutor(connection)
         _migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
     return _migrated
-
-
-_FIGURES = {
-    "relayadmin_customers": ("Customers", "SELECT count(*) FROM billing_customer WHERE NOT is_house"),
-    "relayadmin_balance_usd": ("Sum of all wallets", "SELECT coalesce(sum(balance), 0) FROM billing_wallet"),
-    "relayadmin_held_usd": ("Sum of all holds", "SELECT coalesce(sum(held), 0) FROM billing_wallet"),
-    "relayadmin_parked_events": ("Parked", "SELECT count(*) FROM metering_parkedevent WHERE resolved_at IS NULL"),
-    "relayadmin_unclaimed_events": (
-        "Of unknown keys",
-        "SELECT count(*) FROM metering_unclaimedevent WHERE resolved_at IS NULL",
-    ),
-    "relayadmin_quarantined_events": (
-        "Rejected, not dealt with",
-        "SELECT count(*) FROM metering_quarantinedevent WHERE resolved_at IS NULL",
-    ),
-    "relayadmin_event_conflicts": (
-        "Conflicts, not dealt with",
-        "SELECT count(*) FROM metering_eventconflict WHERE resolved_at IS NULL",
-    ),
-}
-
-
-def metrics(request: HttpRequest) -> HttpResponse:
-    """Figures of the whole installation, read from the database so that every process answers alike."""
-    token = os.environ.get("METRICS_TOKEN", "")
-    given = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
-    forwarded = "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META
-    is_local = request.META.get("REMOTE_ADDR") in _LOOPBACK and not forwarded
-    if not is_local and not (token and compare_digest(given.encode(), token.encode())):
-        raise ApiError(403, "metrics_are_private", "Metrics answer loopback, or the token in METRICS_TOKEN.")
-    registry = CollectorRegistry()
-    with server_cursor() as cursor:
-        for name, (description, query) in _FIGURES.items():
-            cursor.execute(query)
-            row = cursor.fetchone()
-            Gauge(name, description, registry=registry).set(row[0] if row else 0)
-    return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4; charset=utf-8")

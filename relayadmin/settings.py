@@ -241,7 +241,8 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "relayadmin.scheduler:Scheduler"
+# What beat puts into the timetable where it is missing; times and switches are the operator's from then on.
 CELERY_BEAT_SCHEDULE = {
     "expire holds": {"task": "billing.expire_holds", "schedule": 15.0},
     "post scheduled grants": {"task": "billing.post_scheduled_grants", "schedule": 60.0},
@@ -262,11 +263,16 @@ CELERY_BEAT_SCHEDULE = {
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
-    "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
+    "check the ledger": {
+        "task": "metering.check_ledger",
+        "schedule": crontab(minute="30", hour="3"),
+        "description": "Recompute what has moved since the last check, and compare every figure.",
+    },
     "check the whole ledger": {
         "task": "metering.check_ledger",
         "schedule": crontab(minute="30", hour="4", day_of_week="sun"),
         "kwargs": {"full": True},
+        "description": "Recompute all books from the first movement on, and compare every figure.",
     },
     "recharge wallets": {"task": "billing.recharge_wallets", "schedule": 30.0},
     "look after saved cards": {"task": "billing.look_after_saved_cards", "schedule": 60.0},
@@ -275,6 +281,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "billing.issue_receipts",
         "schedule": crontab(minute="20", hour="3"),
         "kwargs": {"everywhere": True},
+        "description": "Make the receipts of paid top-ups that have none, however old.",
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
     "remove old idempotent answers": {

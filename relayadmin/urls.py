@@ -3,7 +3,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from billing import return_page, webhooks
-from relayadmin import celery, health
+from relayadmin import celery, health, metrics
 
 # Pages that schedule a task find this application, whichever thread they run in.
 celery.app.set_default()
@@ -20,5 +20,5 @@ urlpatterns = [
     path("webhooks/stripe", webhooks.stripe),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
-    path("metrics", health.metrics),
+    path("metrics", metrics.metrics),
 ]

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
-from metering import attribution, authorization, price_book, price_sets, pricing, rates
+from metering import attribution, authorization, price_book, price_sets, pricing, rates, uninvoiced
 
 # The same examples on every machine, and no example is late because another program is busy.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -51,6 +51,7 @@ def _nothing_remembered() -> None:
     attribution.forget()
     authorization.forget()
     price_sets.forget()
+    uninvoiced.forget()
     pricing._cached = _book
 
 

@@ -24,6 +24,7 @@ from billing import (
     redemption,
     refunds,
     stripe_differences,
+    timetable,
 )
 from billing.models import (
     Alarm,
@@ -128,6 +129,8 @@ def fill(payer: Payer | None = None) -> Payer:
     for limit in (spend.Limit(Span.MONTH, Decimal(50)), spend.Limit(Span.DAY, Decimal(5), api_key_id=payer.key.pk)):
         spend.set_limit(customer.pk, limit, owner=SpendLimit.Owner.OPERATOR, actor="staff", at=now)
     _add_invoice(customer, now)
+    timetable.install()
+    timetable.observe(at=now)
     JobRun.objects.create(job="billing.expire_holds", started_at=now, duration_ms=12, result={"expired": 0})
     JobRun.objects.create(job="metering.check_ledger", started_at=now, duration_ms=90_000, error="Boom: it broke")
     JobRun.objects.create(job="metering.close_last_month", started_at=now)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 
-from billing import alarms
+from billing import alarms, job_watch
 from billing.admin import html
 from billing.admin.base import Panel, Question, WorkAdmin, home_or, see_other
 from billing.admin.filters import DaysFilter
@@ -106,8 +106,12 @@ class AlarmAdmin(WorkAdmin):
 
 
 def home_panel(request: HttpRequest) -> Panel | None:
-    """The open alarms for the home page, those that nobody knows of first; None if there are none."""
-    still_open = Alarm.objects.filter(resolved_at=None).select_related("acknowledged_by")
+    """The open alarms for the home page, those that nobody knows of first; None if there are none.
+
+    Those over jobs are left out: the home page tells how the jobs stand at this moment.
+    """
+    still_open = Alarm.objects.filter(resolved_at=None).exclude(kind__startswith=f"{job_watch.SOURCE}.")
+    still_open = still_open.select_related("acknowledged_by")
     shown = list(still_open.order_by(F("acknowledged_at").asc(nulls_first=True), "-id")[:SHOWN_ON_HOME])
     if not shown:
         return None

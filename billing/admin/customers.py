@@ -42,7 +42,7 @@ class CustomerAdmin(RefundActions):
         "available_amount",
         "created_at",
     )
-    list_filter = ("status", DebtFilter, "created_at")
+    list_filter: Any = ("status", DebtFilter, "created_at")
     list_select_related = ("wallet",)
     search_fields = ("name", "public_id__exact", "email", "id__exact")
     search_help_text = "Name, cus_… id or mail address"

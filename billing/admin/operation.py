@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
+from billing import jobs
 from billing.admin import html
 from billing.admin.base import OperatorAdmin, ReadOnlyAdmin
 from billing.admin.filters import DaysFilter, NamedFilter
@@ -18,7 +19,7 @@ from billing.admin.forms import AmountFormField, LinesField
 from billing.models import JobRun, OperatorSettings
 from relayadmin.money import InvalidAmount, has_decimals, parse_amount
 
-RUN_TONES = {"done": "success", "running or killed": "warning", "failed": "danger"}
+RUN_TONES = {"done": "success", "running": "info", "killed": "danger", "failed": "danger"}
 
 
 class OperatorSettingsForm(forms.ModelForm):
@@ -150,9 +151,8 @@ def job_names() -> list[str]:
 
 
 def run_outcome(run: JobRun) -> str:
-    if run.error:
-        return "failed"
-    return "running or killed" if run.duration_ms is None else "done"
+    """How a run ended; of one without an end, PostgreSQL is asked whether somebody still runs it."""
+    return jobs.outcome_of(run, jobs.killed([run]))
 
 
 def duration_text(duration_ms: int | None) -> str:
@@ -168,25 +168,44 @@ def duration_text(duration_ms: int | None) -> str:
 def result_text(run: JobRun) -> str:
     """What a run says it did, on one line."""
     if run.result is None:
-        return "nothing to do" if run_outcome(run) == "done" else html.NOTHING
+        return "nothing to do" if run.duration_ms is not None and not run.error else html.NOTHING
     if isinstance(run.result, dict):
-        return ", ".join(f"{name} {value}" for name, value in run.result.items())[:200] or html.NOTHING
+        return ", ".join(filter(None, map(_said, run.result, run.result.values())))[:200] or html.NOTHING
     return str(run.result)[:200]
+
+
+def _said(name: str, value: Any) -> str:
+    """One part of a result as a person says it: "3 expired"; empty if there is nothing to say."""
+    words = name.replace("_", " ")
+    match value:
+        case bool():
+            return words if value else f"not {words}"
+        case int():
+            return f"{value:,} {words}"
+        case list() if value:
+            return f"{len(value):,} {words}"
+        case dict() if value:
+            return f"{words} " + " and ".join(filter(None, map(_said, value, value.values())))
+    return f"{words} {value}" if value else ""
 
 
 @admin.register(JobRun)
 class JobRunAdmin(ReadOnlyAdmin):
     empty_text = "No job has run yet: are worker and beat running? “make run” starts both."
-    list_display = ("job", "outcome_badge", "started_at", "took", "did", "short_error")
+    list_display = ("job", "outcome_badge", "started_at", "took", "did", "short_error", "who")
     list_filter = (JobFilter, OutcomeFilter, ("started_at", DaysFilter))
     search_fields = ("job",)
     search_help_text = "Name of a job"
     sortable_by = ()
-    fields = ("job", "outcome_badge", "started_at", "took", "result_json", "error_text")
+    fields = ("job", "variant", "outcome_badge", "started_at", "took", "who", "result_json", "error_text")
 
     @display(description="Outcome", label=RUN_TONES)
     def outcome_badge(self, obj: JobRun) -> str:
         return run_outcome(obj)
+
+    @display(description="Begun by")
+    def who(self, obj: JobRun) -> str:
+        return obj.begun_by or "the timetable"
 
     @display(description="Took")
     def took(self, obj: JobRun) -> str:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
 from django_celery_beat.admin import ClockedScheduleAdmin as BeatClockedAdmin
 from django_celery_beat.admin import CrontabScheduleAdmin as BeatCrontabAdmin
 from django_celery_beat.admin import PeriodicTaskAdmin as BeatTaskAdmin
@@ -51,11 +53,16 @@ class TaskForm(PeriodicTaskForm):
 
 @admin.register(PeriodicTask)
 class PeriodicTaskAdmin(BeatTaskAdmin, ModelAdmin):
-    """The timetable. Entries from the settings come back with the next start of beat."""
+    """The timetable. What is shipped comes back with the next start of beat, at its own times, if it is deleted."""
 
     form = TaskForm
     date_hierarchy = None
     list_fullwidth = True
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Under another name, a shipped job would come back beside itself."""
+        fields = super().get_readonly_fields(request, obj)
+        return (*fields, "name") if obj is not None and obj.name in settings.CELERY_BEAT_SCHEDULE else fields
 
 
 @admin.register(IntervalSchedule)

@@ -13,6 +13,7 @@ from billing.models.invoices import (
     InvoiceTax,
     PeriodClosing,
 )
+from billing.models.jobs import Job
 from billing.models.ledger import Account, Entry, Transfer, Wallet
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
@@ -55,6 +56,7 @@ __all__ = [
     "InvoiceLine",
     "InvoiceSeries",
     "InvoiceTax",
+    "Job",
     "JobRun",
     "Membership",
     "Notice",

@@ -127,14 +127,25 @@ class JobRun(models.Model):
     """One run of a scheduled job, for the operator to see."""
 
     job = models.CharField(max_length=100)
+    variant = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="What it was called with, as JSON; empty: nothing."
+    )
     started_at = models.DateTimeField()
     duration_ms = models.PositiveIntegerField(null=True, help_text="Empty while it runs, or if it was killed.")
     result: Any = models.JSONField(null=True)
     error = models.TextField(blank=True)
+    begun_by = models.CharField(max_length=150, blank=True, db_default="", help_text="Empty: the timetable.")
 
     class Meta:
         ordering = ("-id",)
-        indexes = (models.Index(fields=["job", "-started_at"], name="job_runs_by_job"),)
+        indexes = (
+            models.Index(fields=["job", "variant", "-started_at"], name="job_runs_by_variant"),
+            models.Index(
+                fields=["job", "variant", "-started_at"],
+                name="job_runs_done",
+                condition=models.Q(duration_ms__isnull=False, error=""),
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.job} at {self.started_at:%Y-%m-%d %H:%M}"

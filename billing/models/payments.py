@@ -334,6 +334,7 @@ class WebhookEvent(models.Model):
         indexes = (
             models.Index(fields=["object_id"], name="webhook_events_by_object"),
             models.Index(fields=["look_at"], condition=models.Q(look_at__isnull=False), name="webhook_events_waiting"),
+            models.Index(fields=["id"], condition=models.Q(status="failed"), name="webhook_events_failed"),
         )
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from billing.admin.account_actions import Act, sentence, who
 from billing.admin.account_forms import ReasonForm
 from billing.admin.customers import CustomerAdmin
 from billing.models import Customer
+from metering.admin.not_invoiced import NotInvoicedFilter
 from metering.closing import close_account
 from relayadmin.money import amount_text
 
@@ -43,6 +44,7 @@ admin.site.unregister(Customer)
 
 @admin.register(Customer)
 class ClosableCustomerAdmin(CustomerAdmin):
+    list_filter = (*CustomerAdmin.list_filter, NotInvoicedFilter)
     account_actions = (*CustomerAdmin.account_actions, "close_account", "reopen_account")
     actions_detail = (
         *CustomerAdmin.actions_detail[:-1],

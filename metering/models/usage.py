@@ -96,6 +96,8 @@ class UsageHour(HotModel):
 
     class Meta:
         ordering = ("-hour",)
+        # Whether a customer has usage in a period that is not closed yet: one probe, however long its history.
+        indexes = (models.Index(fields=["customer", "period"], name="usage_hours_by_period"),)
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H:00}"
