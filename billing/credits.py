@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import accounts, debt_parts, ledger
+from billing import accounts, debt_parts, ledger, open_invoices
 from billing.models import Account, Grant, GrantUse, OperatorSettings, ScheduledGrant, Transfer
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
@@ -164,7 +164,30 @@ def post(asked: ScheduledGrant, *, wallet: ledger.LockedWallet, at: datetime, so
     )
     if covered:
         GrantUse.objects.create(customer_id=customer_id, grant_id=row.pk, transfer_id=transfer_id, amount=covered)
+        open_invoices.lower(wallet, covered, at=at, by_credit=True)
     return row
+
+
+def add_fresh(
+    customer_id: int, amount: Decimal, *, transfer_id: int, reference: str, reason: str, at: datetime
+) -> Grant:
+    """Make paid credit (USD) of what a posted transfer has put on a locked wallet beyond its debt.
+
+    It is money that had paid for something and comes back; it is used, not refunded, and expires as paid credit does.
+    """
+    expires_at = _default_expiry(at)
+    return Grant.objects.create(
+        customer_id=customer_id,
+        kind=Grant.Kind.PAID,
+        amount=amount,
+        remaining=amount,
+        expires_at=expires_at,
+        look_at=next_look(expires_at, after=at),
+        reference=reference,
+        reason=reason,
+        transfer_id=transfer_id,
+        created_at=at,
+    )
 
 
 def next_look(expires_at: datetime | None, *, after: datetime) -> datetime | None:
