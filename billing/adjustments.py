@@ -3,9 +3,8 @@
 More to pay is charged as usage is. Money back cures debt first. What is left goes back to the grants that had paid, the
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
-that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What no grant has
-paid, but a payment of an invoice, becomes paid credit. What neither
-debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
+that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What a payment
+of an invoice has paid, and no grant, becomes paid credit. What neither debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
 paid it.
 """
 
@@ -167,7 +166,7 @@ def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], r
         if not rest:
             return
     if rest > _paid_on_account(returns.customer_id):
-        raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that nothing has paid")
+        raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
     returns.fresh = rest
 
 

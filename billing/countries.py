@@ -21,7 +21,7 @@ def names() -> dict[str, str]:
     """By two letters, the English name: {"ES": "Spain", …}."""
     text = (resources.files("tzdata.zoneinfo") / "iso3166.tab").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
-    return {code: name for code, name in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def check_tax_number(country: str, number: str) -> tuple[str, bool]:

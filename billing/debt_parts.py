@@ -1,4 +1,4 @@
-"""What a debt is made of: usage that no grant has paid, and what invoices, debits, refunds and disputes made of debt."""
+"""What a debt is made of: usage that no grant has paid, and what invoices, debits, refunds and disputes made of it."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -7,8 +7,8 @@ from billing import ledger
 from relayadmin.db import server_cursor, text_array
 from relayadmin.money import EXACT, ZERO
 
-# Of each debit, refund, dispute and invoice that made debt: that part, and the least that was owed from then until the next one,
-# or until now.
+# Of each debit, refund, dispute and invoice that made debt: that part, and the least that was owed from then until the
+# next one, or until now.
 _DEBITS = """
 SELECT d.unpaid, (
     SELECT max(e.balance_after) FROM billing_entry e

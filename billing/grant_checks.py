@@ -95,7 +95,8 @@ SELECT customer_id, d.what, id, true, d.expected, d.found
 FROM adjusted a FULL JOIN returned r USING (customer_id, id) LEFT JOIN fresh f USING (customer_id, id)
 CROSS JOIN LATERAL (VALUES
     ('given back to promotional grants by {{tr}}', coalesce(a.promotional, 0), coalesce(r.promotional, 0)),
-    ('given back to paid grants by {{tr}}', coalesce(a.revenue - a.cured, 0), coalesce(r.paid, 0) + coalesce(f.amount, 0))
+    ('given back to paid grants by {{tr}}', coalesce(a.revenue - a.cured, 0),
+     coalesce(r.paid, 0) + coalesce(f.amount, 0))
 ) d (what, expected, found)
 WHERE d.expected <> d.found ORDER BY customer_id, id"""
 

@@ -217,7 +217,8 @@ class Refund(models.Model):
     """Money of one top-up on its way back to who paid. What it takes of the wallet is taken before the provider hears.
 
     `amount` is taken off the wallet and `tax` taken back (USD); `pay_amount` goes back, in the top-up's currency and at
-    its rate. Without a top-up it is what closing found left of a paid grant that was given by hand, and so it is paid out by hand.
+    its rate. Without a top-up it is what closing found left of a paid grant that was given by hand, and so it is paid
+    out by hand.
     """
 
     class Status(models.TextChoices):
@@ -284,6 +285,11 @@ class Refund(models.Model):
 
     def __str__(self) -> str:
         return self.public_id
+
+    @property
+    def whole(self) -> Decimal:
+        """What goes back (USD), tax included."""
+        return EXACT.add(self.amount, self.tax)
 
 
 class Dispute(models.Model):
