@@ -24,12 +24,12 @@ SELECT d.customer_id, 'usage transfers of invoice ' || d.number, NULL::bigint, t
 FROM fresh d LEFT JOIN used u ON u.id = d.id
 WHERE coalesce(u.charged, 0) <> d.exact_total ORDER BY d.customer_id, d.id"""
 
-# Documents of before these figures were kept have none: their next_version is 0.
+# Documents of before these figures were kept have no next_version.
 _BALANCES = f"""
 SELECT i.customer_id, 'closing balance of invoice ' || i.number, NULL::bigint, true,
        i.opening_balance + i.topped_up + i.other_movements - i.exact_total, i.closing_balance
 FROM billing_invoice i
-WHERE i.customer_id {HERE} AND i.status <> 'draft' AND i.next_version > 0
+WHERE i.customer_id {HERE} AND i.status <> 'draft' AND i.next_version IS NOT NULL
     AND i.opening_balance + i.topped_up + i.other_movements - i.exact_total <> i.closing_balance
 ORDER BY i.customer_id, i.id"""
 

@@ -426,6 +426,10 @@ def tamper(sql: str, payer: Payer) -> None:
         cursor.execute("SET LOCAL session_replication_role = origin")
 
 
+def house() -> str:
+    return str(Customer.objects.get(is_house=True).public_id)
+
+
 @pytest.mark.django_db
 class TestTampering:
     @pytest.mark.parametrize("name", TAMPERINGS)
@@ -436,7 +440,9 @@ class TestTampering:
         verified = verify_books(full=True, at=now())
         assert {customer for customer, _ in verified.differences} >= {payer.customer.public_id}
         if "priceset" not in sql:  # Price sets are everybody's.
-            assert {customer for customer, _ in verified.differences} == {payer.customer.public_id}
+            others = {customer for customer, _ in verified.differences} - {payer.customer.public_id}
+            # The number of an invoice that is gone is missing in the operator's series.
+            assert others == ({house()} if name == "invoice gone" else set())
         found = [item.what for _, item in verified.differences]
         for expected in TAMPERINGS[name][1]:
             assert any(expected in what for what in found), found
@@ -446,7 +452,7 @@ class TestTampering:
         payer = make_busy_payer()
         tamper(f"UPDATE billing_invoiceseries SET last_number = {last} WHERE series = 'INV' AND year = 2026", payer)
         ((customer, found),) = verify_books(full=True, at=now()).differences
-        assert customer == Customer.objects.get(is_house=True).public_id
+        assert customer == house()
         assert found.what == "numbers of series INV-2026"
 
     def test_a_difference_says_what_it_should_be(self) -> None:
