@@ -54,6 +54,8 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Spend limits", "billing.SpendLimit", "speed"),
             ("Spend counters", "billing.SpendCounter", "data_usage"),
             ("Adjustments by hand", "billing.WalletAdjustment", "exposure"),
+            ("Closings of months", "billing.PeriodClosing", "event_available"),
+            ("Closings of customers", "billing.CustomerClosing", "rule"),
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),
