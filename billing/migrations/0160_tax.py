@@ -14,7 +14,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing_taxrat
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0140_invoices"),
+        ("billing", "0150_what_a_document_adds_up"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
