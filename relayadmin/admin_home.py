@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from billing.admin import alarms, html, job_home
+from billing.admin import alarms, html, job_home, profile_forms
 from billing.admin.base import MOST_ROWS, Figure
 from billing.models import Customer, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
@@ -60,6 +60,12 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),
+            ("Credit notes", "billing.CreditNote", "undo"),
+            ("Credit note lines", "billing.CreditNoteLine", "list_alt"),
+            ("Credit notes asked for", "billing.CreditNoteRequest", "approval"),
+            ("Taxes of invoices", "billing.InvoiceTax", "percent"),
+            ("Billing profiles", "billing.BillingProfile", "badge"),
+            ("Tax rates", "billing.TaxRate", "percent"),
         ),
     ),
     (
@@ -227,6 +233,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     waiting = _waiting_figures(request)
     if waiting:
         groups.append(Group("To work through", waiting))
+    if may_see(request, "billing.TaxRate") and (untaxed := profile_forms.untaxed_panel()):
+        panels.append(untaxed)
     wrong = None
     if may_see(request, "billing.Job") or may_see(request, "billing.JobRun"):
         wrong, summary = job_home.home_panels(request, now=now, more=_uninvoiced_rows(request, now))
