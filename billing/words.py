@@ -47,7 +47,7 @@ class Words:
         exact = Decimal(number)
         decimals = max(at_least, _decimals(exact))
         with localcontext(EXACT):  # Babel would cut at 28 digits
-            text = _pattern(decimals).apply(exact, self.locale, decimal_quantization=False)
+            text: str = _pattern(decimals).apply(exact, self.locale, decimal_quantization=False)
         return text + FIGURE_SPACE * max(0, width - decimals)
 
     def money(self, amount: Decimal, currency: str, *, at_least: int = 2) -> str:
