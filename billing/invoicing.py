@@ -1,21 +1,25 @@
-"""Invoices: frozen documents with numbers that have no gaps."""
+"""Invoices and usage statements: frozen documents with numbers that have no gaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from billing import ledger
-from billing.models import Customer, Invoice, InvoiceLine
-from billing.periods import bounds
-from relayadmin.db import server_cursor
-from relayadmin.money import EXACT, ZERO, line_amount, to_cents, total
+from billing import ledger, notices, receivables
+from billing.billing_profiles import profile_of
+from billing.invoice_movements import Movements
+from billing.models import BillingProfile, Customer, Invoice, InvoiceTax, OperatorSettings
+from billing.periods import bounds, next_month
+from billing.taxes import Tax, taxes_of
+from relayadmin.db import copy_rows, copy_text, server_cursor
+from relayadmin.money import EXACT, ZERO, cents_text, line_amount, to_cents, total
 
 SERIES = "INV"
-_BATCH = 500
+ROUNDING = "Rounding to the cent"
+_NULL = "\\N"
 
 
 class AlreadyClosed(Exception):
@@ -24,7 +28,10 @@ class AlreadyClosed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """quantity × unit price ÷ per = amount, in USD; `usage_period` is the month the usage happened in."""
+    """quantity × unit price ÷ per = amount, in USD; `usage_period` is the month the usage happened in.
+
+    `multiplier`: of a meter of caching, its price as a multiple of the input price; None where there is none.
+    """
 
     usage_period: date
     description: str
@@ -33,77 +40,156 @@ class Line:
     quantity: Decimal
     unit_price: Decimal
     per: int
+    multiplier: Decimal | None = None
 
     @property
     def amount(self) -> Decimal:
         return line_amount(self.quantity, self.unit_price, self.per)
 
 
-def issue(*, wallet: ledger.LockedWallet, period: date, lines: Sequence[Line], zone: ZoneInfo, at: datetime) -> Invoice:
-    """Close a period of a locked wallet and issue its invoice, numbered in the same transaction.
+def issue(
+    *,
+    wallet: ledger.LockedWallet,
+    period: date,
+    lines: Sequence[Line],
+    moved: Movements,
+    savings: Decimal,
+    zone: ZoneInfo,
+    at: datetime,
+) -> Invoice:
+    """Close a period of a locked wallet and issue its document, numbered in the same transaction.
 
-    The usage was paid from the wallet as it happened, so nothing is due and nothing is posted: the rounding to the
-    cent is shown, not charged. Raises AlreadyClosed.
+    Prepaid: the usage was paid as it happened, so nothing is due or posted, and the rounding is shown, not charged. On
+    account: tax and rounding are posted, and what no credit has paid is due. Raises AlreadyClosed.
     """
     assert connection.in_atomic_block
     if wallet.closed_through is not None and wallet.closed_through >= period:
         raise AlreadyClosed(f"{period:%Y-%m} is closed for customer number {wallet.customer_id}")
     ledger.close_period(wallet, period)
     customer = Customer.objects.get(pk=wallet.customer_id)
-    exact = total([line.amount for line in lines])
-    subtotal = to_cents(exact)
+    profile = profile_of(customer)
+    invoice = _document(customer, profile, period=period, moved=moved, zone=zone, at=at)
+    invoice.exact_total, invoice.savings = total([line.amount for line in lines]), savings
+    invoice.subtotal = to_cents(invoice.exact_total)
+    is_on_account = profile.terms == BillingProfile.Terms.ON_ACCOUNT
+    last_day = next_month(period) - timedelta(days=1)
+    taxes = taxes_of(profile, subtotal=invoice.subtotal, on=last_day) if is_on_account else ()
+    invoice.tax = to_cents(total([tax.amount for tax in taxes]))
+    invoice.total = invoice.paid_by_credit = EXACT.add(invoice.subtotal, invoice.tax)
+    invoice.amount_due = to_cents(ZERO)
+    if is_on_account:
+        receivables.post_invoice(invoice, wallet, at=at)
+    invoice.pk = _write_lines(lines, EXACT.subtract(invoice.subtotal, invoice.exact_total))
+    # From here on other closings wait: the series is locked until the commit, so that a rollback leaves no gap.
+    invoice.sequence = next_number(SERIES, invoice.year)
+    invoice.number = f"{SERIES}-{invoice.year}-{invoice.sequence:06d}"
+    invoice.save(force_insert=True)
+    if taxes:
+        _save_taxes(invoice, taxes)
+    _announce(invoice)
+    return invoice
+
+
+def _document(
+    customer: Customer, profile: BillingProfile, *, period: date, moved: Movements, zone: ZoneInfo, at: datetime
+) -> Invoice:
+    """The copies that a document keeps: of supplier and customer as they are now, and of what the wallet did."""
+    supplier = OperatorSettings.objects.get(pk=1)
     start, end = bounds(period, zone)
-    year = at.astimezone(zone).year
-    sequence = _next_number(SERIES, year)
-    invoice = Invoice.objects.create(
+    return Invoice(
         customer=customer,
         series=SERIES,
-        year=year,
-        sequence=sequence,
-        number=f"{SERIES}-{year}-{sequence:06d}",
+        year=at.astimezone(zone).year,
         status=Invoice.Status.PAID,
         period=period,
         period_start=start,
         period_end=end,
         issued_at=at,
-        customer_name=customer.name,
+        paid_at=at,
+        terms=profile.terms,
+        customer_name=profile.legal_name or customer.name,
         customer_email=customer.email,
-        exact_total=exact,
-        subtotal=subtotal,
-        tax=to_cents(ZERO),
-        total=subtotal,
-        paid_by_credit=subtotal,
-        amount_due=to_cents(ZERO),
+        customer_address=profile.address,
+        customer_country=profile.country,
+        customer_tax_number=profile.tax_number,
+        order_reference=profile.order_reference,
+        supplier_name=supplier.name,
+        supplier_address=supplier.address,
+        supplier_tax_number=supplier.tax_number,
+        supplier_email=supplier.email,
+        language=profile.language,
+        paper=profile.paper,
+        timezone=zone.key,
+        opening_balance=moved.opening_balance,
+        closing_balance=moved.closing_balance,
+        topped_up=moved.topped_up,
+        other_movements=moved.other,
+        charged_elsewhen=moved.charged_elsewhen,
+        paid_by_promotional=moved.by_promotional,
+        charged_as_debt=moved.as_debt,
+        next_version=moved.next_version,
     )
-    InvoiceLine.objects.bulk_create(_rows(invoice, lines, EXACT.subtract(subtotal, exact)), batch_size=_BATCH)
-    return invoice
 
 
-def _rows(invoice: Invoice, lines: Sequence[Line], rounding: Decimal) -> list[InvoiceLine]:
-    rows = [
-        InvoiceLine(
+_LINE_COLUMNS = (
+    "invoice_id, position, usage_period, description, model, meter, quantity, unit_price, per, multiplier, amount"
+)
+
+
+def _write_lines(lines: Sequence[Line], rounding: Decimal) -> int:
+    """Write the lines of a document to come; returns its number. Its row is looked for at the commit only."""
+    with server_cursor() as cursor:
+        cursor.execute("SELECT nextval(pg_get_serial_sequence('billing_invoice', 'id'))")
+        (number,) = cursor.fetchone() or (0,)
+        rows = [
+            f"{number}\t{position}\t{line.usage_period}\t{copy_text(line.description)}\t{copy_text(line.model)}"
+            f"\t{line.meter}\t{line.quantity}\t{line.unit_price}\t{line.per}"
+            f"\t{_NULL if line.multiplier is None else line.multiplier}\t{line.amount}"
+            for position, line in enumerate(lines, start=1)
+        ]
+        if rounding:
+            nothing = "\t".join([_NULL] * 4)
+            rows.append(f"{number}\t{len(rows) + 1}\t{_NULL}\t{ROUNDING}\t\t\t{nothing}\t{rounding}")
+        copy_rows(cursor, "billing_invoiceline", _LINE_COLUMNS, rows)
+    return int(number)
+
+
+def _save_taxes(invoice: Invoice, taxes: Sequence[Tax]) -> None:
+    InvoiceTax.objects.bulk_create(
+        InvoiceTax(
             invoice=invoice,
-            position=position,
-            usage_period=line.usage_period,
-            description=line.description,
-            model=line.model,
-            meter=line.meter,
-            quantity=line.quantity,
-            unit_price=line.unit_price,
-            per=line.per,
-            amount=line.amount,
+            name=tax.name,
+            rate=tax.rate,
+            base=tax.base,
+            amount=tax.amount,
+            is_reverse_charge=tax.is_reverse_charge,
+            note=tax.note,
         )
-        for position, line in enumerate(lines, start=1)
-    ]
-    if rounding:
-        rows.append(
-            InvoiceLine(invoice=invoice, position=len(rows) + 1, description="Rounding to the cent", amount=rounding)
-        )
-    return rows
+        for tax in taxes
+    )
 
 
-def _next_number(series: str, year: int) -> int:
-    """The next number; its row stays locked until the invoice is committed, so a rollback leaves no gap."""
+def _announce(invoice: Invoice) -> None:
+    notices.announce(
+        customer_id=invoice.customer_id,
+        kind="invoice_issued",
+        key=invoice.public_id,
+        data={
+            "invoice": invoice.public_id,
+            "number": invoice.number,
+            "period": f"{invoice.period:%Y-%m}",
+            "status": invoice.status,
+            "total": cents_text(invoice.total),
+            "amount_due": cents_text(invoice.amount_due),
+            "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
+        },
+        at=invoice.issued_at,
+    )
+
+
+def next_number(series: str, year: int) -> int:
+    """The next number of a series; its row stays locked until the commit, so that a rollback leaves no gap."""
+    assert connection.in_atomic_block
     with server_cursor() as cursor:
         cursor.execute(
             "INSERT INTO billing_invoiceseries AS s (series, year, last_number) VALUES (%s, %s, 1)"

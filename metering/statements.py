@@ -1,35 +1,31 @@
-"""A month's usage → invoice lines → billing.invoicing."""
+"""Closing a month for everybody: who has usage is listed once, and worked off by as many workers as there are.
 
-from collections import defaultdict
-from collections.abc import Iterator
+The command, the scheduled job and the button in the admin do the same; a run goes on where another one ended.
+"""
+
+import time
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import DataError
 
-from billing import invoicing, ledger
-from billing.invoicing import Line
-from billing.models import Customer, OperatorSettings
+from billing import alarms, period_closing
+from billing.models import Customer, CustomerClosing, OperatorSettings, PeriodClosing
+from billing.period_closing import Status
 from billing.periods import bounds, operator_timezone
-from metering.explanations import price_note
-from metering.meters import BY_NAME, NAMES
-from metering.models import Model, PriceSet
+from metering.customer_month import FiguresDiffer, close_customer
 from relayadmin.db import in_transaction, server_cursor
-from relayadmin.money import EXACT, ZERO, total
 
-_PAGE = 500
-_ORDER = {name: place for place, name in enumerate(NAMES)}
+SOURCE = "closing"
+# For so long after the grace period the schedule begins a closing; what was missed, a person starts.
+BEGUN_WITHIN = timedelta(days=1)
+STALLED_AFTER = timedelta(minutes=15)
+_LOOK_AGAIN_S = 0.2
 
 
 class PeriodNotOver(ValueError):
     """The month has not ended in the operator's time zone."""
-
-
-class FiguresDiffer(Exception):
-    """The lines don't add up to what was charged; nothing is issued."""
 
 
 @dataclass(slots=True)
@@ -42,165 +38,199 @@ class Closed:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def close_invoices(*, period: date, at: datetime, customer: Customer | None = None) -> Closed:
-    """Close a month for every customer, or one: each in its own transaction, issued at most once however many run.
+def close_invoices(*, period: date, at: datetime, customer: Customer | None = None, actor: str = "") -> Closed:
+    """Close a month for every customer, or one, and return when each is done, whoever did it.
 
-    A customer without usage to invoice, or closed before, is skipped. Raises PeriodNotOver.
+    A customer without usage to invoice, or whose invoice somebody else issued, is skipped. Raises PeriodNotOver.
     """
-    zone = operator_timezone()
-    if at < bounds(period, zone)[1]:
-        raise PeriodNotOver(f"{period:%Y-%m} is not over yet in {zone.key}")
-    if customer is not None:
-        customers, considered = iter([customer.pk]), 1
-    else:
-        customers, considered = _open_customers(period), Customer.objects.filter(is_house=False).count()
+    closing = begin(period=period, at=at, customer=customer, actor=actor)
+    only = None if customer is None else customer.pk
     closed = Closed()
-    for customer_id in customers:
-        try:
-            closed.issued += close_customer(customer_id=customer_id, period=period, zone=zone, at=at)
-        except (FiguresDiffer, DataError) as error:
-            closed.failed += 1
-            public_id = Customer.objects.values_list("public_id", flat=True).get(pk=customer_id)
-            closed.reasons[public_id] = str(error)
+    while True:
+        closed.issued += work_off(closing, at=at, customer_id=only)
+        if not period_closing.count_waiting(closing.pk, customer_id=only):
+            break
+        time.sleep(_LOOK_AGAIN_S)  # Others are at them; those of a worker that dies are taken over.
+    period_closing.end(closing.pk)
+    closed.reasons = dict(period_closing.parked(closing.pk, customer_id=only))
+    closed.failed = len(closed.reasons)
+    considered = 1 if customer is not None else Customer.objects.filter(is_house=False).count()
     closed.skipped = max(0, considered - closed.issued - closed.failed)
     return closed
 
 
-def close_last_month(*, at: datetime) -> dict[str, Any] | None:
-    """Close the month before this one once its grace period is over; None before, and where nothing was left to do.
+def begin(*, period: date, at: datetime, customer: Customer | None = None, actor: str = "") -> PeriodClosing:
+    """List whom to close a month for: whoever has usage on no invoice, and who is parked. Raises PeriodNotOver."""
+    zone = operator_timezone()
+    if at < bounds(period, zone)[1]:
+        raise PeriodNotOver(f"{period:%Y-%m} is not over yet in {zone.key}")
+    closing = period_closing.begin(period, at=at, actor=actor)
+    only = None if customer is None else customer.pk
 
-    Meant to be called every hour: what was missed, or failed and was mended, is caught up with.
-    """
-    settings = OperatorSettings.objects.get(pk=1)
-    zone = ZoneInfo(settings.timezone)
-    local = at.astimezone(zone)
-    start, _ = bounds(date(local.year, local.month, 1), zone)
-    due = start + timedelta(hours=settings.closing_grace_hours)
-    if at < due:
-        return None
-    last = date(local.year, local.month, 1) - timedelta(days=1)
-    closed = close_invoices(period=last.replace(day=1), at=at)
-    if not closed.issued and not closed.failed:
-        return None
-    return {
-        "period": f"{last:%Y-%m}",
-        "issued": closed.issued,
-        "skipped": closed.skipped,
-        "failed": closed.failed,
-        "reasons": closed.reasons,
-    }
+    def work() -> None:
+        period_closing.try_again(closing.pk, customer_id=only)
+        _list(closing.pk, period, only)
+        if only is None:
+            PeriodClosing.objects.filter(pk=closing.pk).update(listed_at=at, ended_at=None)
+
+    in_transaction(work)
+    return closing
 
 
-def _open_customers(period: date) -> Iterator[int]:
-    """Customers with usage in periods not closed yet, up to this one; in pages, in order."""
-    last = 0
+_TO_INVOICE = """FROM billing_wallet w JOIN billing_customer c ON c.id = w.customer_id
+WHERE NOT c.is_house AND (w.closed_through IS NULL OR w.closed_through < %(period)s) AND EXISTS (
+    SELECT FROM metering_usagehour h WHERE h.customer_id = w.customer_id AND h.period <= %(period)s
+        AND h.period > coalesce(w.closed_through, '-infinity')
+)"""
+
+
+def _list(closing_id: int, period: date, customer_id: int | None) -> None:
+    """A row for each customer with usage in periods not closed yet, up to this one; in one statement."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_customerclosing (closing_id, customer_id, status, difference)"
+            f" SELECT %(closing)s, w.customer_id, 'waiting', '' {_TO_INVOICE}"
+            " AND (%(customer)s::bigint IS NULL OR w.customer_id = %(customer)s::bigint)"
+            " ORDER BY w.customer_id ON CONFLICT (closing_id, customer_id) DO NOTHING",
+            {"closing": closing_id, "period": period, "customer": customer_id},
+        )
+
+
+def work_off(closing: PeriodClosing, *, at: datetime, customer_id: int | None = None) -> int:
+    """Close customers of a month until none waits that nobody else is at; how many invoices this issued."""
+    zone = operator_timezone()
+    issued = last = 0
     while True:
-        with server_cursor() as cursor:
-            cursor.execute(
-                "SELECT w.customer_id FROM billing_wallet w JOIN billing_customer c ON c.id = w.customer_id"
-                " WHERE w.customer_id > %s AND NOT c.is_house AND (w.closed_through IS NULL OR w.closed_through < %s)"
-                "   AND EXISTS (SELECT FROM metering_usagehour h WHERE h.customer_id = w.customer_id"
-                "     AND h.period <= %s AND (w.closed_through IS NULL OR h.period > w.closed_through))"
-                " ORDER BY w.customer_id LIMIT %s",
-                [last, period, period, _PAGE],
-            )
-            page = [row[0] for row in cursor.fetchall()]
-        if not page:
-            return
-        yield from page
-        last = page[-1]
+        done = _close_next(closing, zone, at=at, after=last, customer_id=customer_id)
+        if done is None:
+            return issued
+        last = done.row_id
+        issued += done.is_issued
 
 
-def close_customer(*, customer_id: int, period: date, zone: ZoneInfo, at: datetime) -> bool:
-    """Close one customer's month under its wallet's lock; whether an invoice was issued. Raises FiguresDiffer."""
-
-    def work() -> bool:
-        wallet = ledger.lock_wallets([customer_id])[customer_id]
-        if wallet.closed_through is not None and wallet.closed_through >= period:
-            return False
-        lines, charged = _lines(customer_id, after=wallet.closed_through, through=period, zone=zone)
-        if not lines:
-            return False
-        added = total([line.amount for line in lines])
-        if added != charged:
-            raise FiguresDiffer(f"the lines add up to {added} USD, but {charged} USD was charged")
-        posted = _posted(customer_id, after=wallet.closed_through, through=period)
-        if posted != charged:
-            raise FiguresDiffer(f"{charged} USD of usage was counted, but {posted} USD was taken off the wallet")
-        invoicing.issue(wallet=wallet, period=period, lines=lines, zone=zone, at=at)
-        return True
-
-    return in_transaction(work)
+@dataclass(frozen=True, slots=True)
+class _Done:
+    row_id: int
+    is_issued: bool
 
 
-def _posted(customer_id: int, *, after: date | None, through: date) -> Decimal:
-    """What the ledger took off the wallet for the usage of these billing periods, adjustments included."""
+class _Parked(Exception):
+    def __init__(self, row_id: int, difference: str) -> None:
+        super().__init__(difference)
+        self.row_id = row_id
+
+
+def _close_next(
+    closing: PeriodClosing, zone: ZoneInfo, *, at: datetime, after: int, customer_id: int | None
+) -> _Done | None:
+    """Close the next customer that waits, in a transaction of its own; park it if its figures differ."""
+
+    def work() -> _Done | None:
+        taken = period_closing.take(closing.pk, after=after, customer_id=customer_id)
+        if taken is None:
+            return None
+        row_id, number = taken
+        try:
+            is_issued = close_customer(customer_id=number, period=closing.period, zone=zone, at=at)
+        except (FiguresDiffer, DataError) as error:
+            raise _Parked(row_id, str(error)) from error
+        period_closing.finish(row_id, Status.ISSUED if is_issued else Status.NOTHING)
+        return _Done(row_id, is_issued)
+
+    try:
+        return in_transaction(work)
+    except _Parked as parked:
+        period_closing.finish(parked.row_id, Status.PARKED, difference=str(parked))
+        return _Done(parked.row_id, is_issued=False)
+
+
+def due_month(*, at: datetime) -> tuple[date, datetime]:
+    """The last month that should be closed by now, and since when: its end plus the grace period."""
+    settings = OperatorSettings.objects.get(pk=1)
+    zone, grace = ZoneInfo(settings.timezone), timedelta(hours=settings.closing_grace_hours)
+    local = at.astimezone(zone)
+    month = date(local.year, local.month, 1)
+    if at < bounds(month, zone)[0] + grace:
+        month = _month_before(month)
+    return _month_before(month), bounds(month, zone)[0] + grace
+
+
+def _month_before(month: date) -> date:
+    return (month - timedelta(days=1)).replace(day=1)
+
+
+def begin_due(*, at: datetime) -> PeriodClosing | None:
+    """Begin the closing of the month whose grace period has just ended, or list who came since.
+
+    None at any other time, and where nobody is left to close.
+    """
+    period, since = due_month(at=at)
+    if at >= since + BEGUN_WITHIN:
+        return None
+    known = PeriodClosing.objects.filter(period=period, listed_at__isnull=False).first()
+    if known is not None and not _count_to_invoice(period):
+        return None
+    return begin(period=period, at=at)
+
+
+def _count_to_invoice(period: date) -> int:
+    with server_cursor() as cursor:
+        cursor.execute(f"SELECT count(*) {_TO_INVOICE}", {"period": period})
+        (count,) = cursor.fetchone() or (0,)
+    return int(count)
+
+
+def watch(*, at: datetime) -> alarms.Watched:
+    """Keep an alarm open for a month that nobody began to close, for closings that stand still, and for the parked."""
+    return alarms.report([*_missed(at), *_stalled(at), *_parked()], source=SOURCE, at=at)
+
+
+def _missed(at: datetime) -> list[alarms.Sighting]:
+    period, since = due_month(at=at)
+    if at < since + STALLED_AFTER * 6 or PeriodClosing.objects.filter(period=period, listed_at__isnull=False).exists():
+        return []
+    count = _count_to_invoice(period)
+    if not count:
+        return []
+    month = f"{period:%Y-%m}"
+    message = f"{month} was not closed: {count:,} customers have usage that stands on no invoice."
+    advice = "The scheduled job did not run when it was time. Start it with “Close a month” in the list of closings."
+    return [alarms.Sighting(f"{SOURCE}.missed", month, month, count, message, advice)]
+
+
+def _stalled(at: datetime) -> list[alarms.Sighting]:
+    seen = []
+    for closing in period_closing.unfinished():
+        rows = CustomerClosing.objects.filter(closing=closing)
+        begun = closing.listed_at or closing.begun_at
+        if begun > at - STALLED_AFTER or rows.filter(ended_at__gt=at - STALLED_AFTER).exists():
+            continue
+        month, count = str(closing), rows.filter(status=Status.WAITING).count()
+        message = f"The closing of {month} stands still: {count:,} customers wait, none was closed for 15 minutes."
+        advice = "Is a worker running? It goes on by itself as soon as one does."
+        seen.append(alarms.Sighting(f"{SOURCE}.stalled", month, month, count, message, advice))
+    return seen
+
+
+def _parked() -> list[alarms.Sighting]:
+    counts: dict[date, int] = {}
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(-sum(e.amount), 0) FROM billing_transfer t"
-            " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id BETWEEN t.id * 16 AND t.id * 16 + 15"
-            " WHERE t.customer_id = %s AND t.kind IN ('usage', 'adjustment') AND t.period <= %s"
-            "   AND t.period > coalesce(%s::date, '-infinity') AND e.account = 'wallet'",
-            [customer_id, through, after],
+            "SELECT p.period, count(*) FROM billing_customerclosing c"
+            " JOIN billing_periodclosing p ON p.id = c.closing_id JOIN billing_wallet w ON w.customer_id = c.customer_id"
+            " WHERE c.status = 'parked' AND (w.closed_through IS NULL OR w.closed_through < p.period)"
+            " GROUP BY p.period ORDER BY p.period"
         )
-        row = cursor.fetchone()
-    return row[0] if row else ZERO
-
-
-def _lines(customer_id: int, *, after: date | None, through: date, zone: ZoneInfo) -> tuple[list[Line], Decimal]:
-    """Invoice lines by month of use, model, meter and unit price; and what the hourly usage says was charged."""
-    rows = _usage(customer_id, after=after, through=through, zone=zone)
-    sets = PriceSet.objects.in_bulk({row["price_set_id"] for row in rows})
-    names = dict(Model.objects.filter(pk__in={row["model_id"] for row in rows}).values_list("pk", "public_id"))
-    sums: dict[tuple[date, str, str, str, Decimal, int], Decimal] = defaultdict(lambda: ZERO)
-    for row in rows:
-        content = sets[row["price_set_id"]].content
-        for meter in NAMES:
-            if row[meter]:
-                price, note = content["meters"][meter], price_note(content, meter)
-                key = (row["month"], names[row["model_id"]], meter, note, Decimal(price["charge"]), price["per"])
-                sums[key] = EXACT.add(sums[key], row[meter])
-    # The invoice's own month first, then usage of earlier months under their own.
-    ordered = sorted(sums, key=lambda key: (-_months(key[0]), key[1], _ORDER[key[2]], key[3], key[4]))
-    lines = [
-        Line(
-            usage_period=month,
-            description=_describe(model, meter, note, month, through)
-            + ", taken back" * (sums[month, model, meter, note, price, per] < 0),
-            model=model,
-            meter=meter,
-            quantity=sums[month, model, meter, note, price, per],
-            unit_price=price,
-            per=per,
+        counts = dict(cursor.fetchall())
+    advice = "The closing's page shows each difference. Put it right, then “Try again”."
+    return [
+        alarms.Sighting(
+            f"{SOURCE}.parked",
+            f"{period:%Y-%m}",
+            f"{period:%Y-%m}",
+            count,
+            f"{count:,} customers got no invoice for {period:%Y-%m}: their figures don't agree.",
+            advice,
         )
-        for month, model, meter, note, price, per in ordered
-        if sums[month, model, meter, note, price, per]
+        for period, count in counts.items()
     ]
-    return lines, total([row["charge"] for row in rows])
-
-
-def _months(month: date) -> int:
-    return month.year * 12 + month.month
-
-
-def _describe(model: str, meter: str, note: str, month: date, period: date) -> str:
-    label = f"{model}: {BY_NAME[meter].label.lower()}{', ' * bool(note)}{note}"
-    return label if month == period else f"{label}, used in {month:%B %Y}"
-
-
-def _usage(customer_id: int, *, after: date | None, through: date, zone: ZoneInfo) -> list[dict[str, Any]]:
-    # An hour can hold the end of one month and the beginning of the next, where offsets are not whole hours: then the
-    # billing period tells which.
-    sums = ", ".join(f"sum({meter}) AS {meter}" for meter in NAMES)
-    with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT CASE WHEN date_trunc('month', (hour + interval '59 minutes') AT TIME ZONE %s)::date = period"
-            "   THEN period"
-            "   ELSE greatest(date_trunc('month', hour AT TIME ZONE %s), '0001-01-01')::date END AS month,"
-            f" model_id, price_set_id, sum(charge) AS charge, {sums}"
-            " FROM metering_usagehour WHERE customer_id = %s AND period <= %s"
-            "   AND period > coalesce(%s::date, '-infinity') GROUP BY 1, 2, 3",
-            [zone.key, zone.key, customer_id, through, after],
-        )
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -1,16 +1,23 @@
 """Scheduled jobs of the usage side. Each can run twice, and at once with itself: the second finds nothing to do."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import shared_task
+from kombu.exceptions import OperationalError
 
-from billing import alarms, jobs
+from billing import alarms, jobs, period_closing
+from billing.models import PeriodClosing
 from metering import parking, rates, spend, statements, tiers, watching
 from metering.verification import verify_books
 
 _DIFFERENCES_SHOWN = 50
 _SLICES_MAX = 1_000
+# A closing is shared out among so many workers at most, each of whom has at least so many customers to close.
+_WORKERS_MAX = 3
+_WORTH_A_WORKER = 100
+logger = logging.getLogger(__name__)
 
 
 class BooksDiffer(Exception):
@@ -76,9 +83,65 @@ def close_last_month() -> dict[str, Any] | None:
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:
-        outcome.result = statements.close_last_month(at=at)
+        closing = statements.begin_due(at=at)
+        if closing is None:
+            return
+        share_out(closing)
+        closed = statements.close_invoices(period=closing.period, at=at)
+        if closed.issued or closed.failed:
+            outcome.result = {
+                "period": str(closing),
+                "issued": closed.issued,
+                "skipped": closed.skipped,
+                "failed": closed.failed,
+                "reasons": dict(list(closed.reasons.items())[:_DIFFERENCES_SHOWN]),
+            }
 
     return jobs.run_alone("metering.close_last_month", work, at=at)
+
+
+@shared_task(name="metering.work_off_closing")
+def work_off_closing(*, closing_id: int) -> int:
+    """Close customers of a month until none waits: one of several that pull at once, on any machine."""
+    closing = PeriodClosing.objects.get(pk=closing_id)
+    issued = statements.work_off(closing, at=datetime.now(UTC))
+    period_closing.end(closing_id)
+    return issued
+
+
+def share_out(closing: PeriodClosing) -> None:
+    """Have other workers help, if there is enough to do. Without a broker whoever begun it does it alone."""
+    waiting = period_closing.count_waiting(closing.pk)
+    try:
+        for _ in range(min(_WORKERS_MAX, waiting // _WORTH_A_WORKER)):
+            work_off_closing.delay(closing_id=closing.pk)
+    except OperationalError as error:
+        logger.warning("closing not shared out error=%s", type(error).__name__)
+
+
+@shared_task(name="metering.watch_closings")
+def watch_closings() -> dict[str, Any] | None:
+    """Go on with closings that were begun, and keep the alarms over those that were missed, stand still or parked."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        watched = statements.watch(at=at)
+        closings = period_closing.unfinished()
+        issued = 0
+        for closing in closings:
+            share_out(closing)
+            issued += statements.work_off(closing, at=at)
+            period_closing.end(closing.pk)
+        mailed = alarms.mail_new(at=at)
+        if watched.opened or watched.resolved or mailed or closings:
+            outcome.result = {
+                "opened": watched.opened,
+                "resolved": watched.resolved,
+                "mailed": mailed,
+                "issued": issued,
+            }
+
+    return jobs.run_alone("metering.watch_closings", work, at=at)
 
 
 @shared_task(name="metering.check_ledger")

@@ -262,6 +262,7 @@ CELERY_BEAT_SCHEDULE = {
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
+    "watch closings": {"task": "metering.watch_closings", "schedule": 300.0},
     "check the ledger": {"task": "metering.check_ledger", "schedule": crontab(minute="30", hour="3")},
     "check the whole ledger": {
         "task": "metering.check_ledger",

@@ -5,6 +5,7 @@ from django.db import models
 from billing.models.customers import Customer
 from relayadmin import ids
 from relayadmin.db import AmountField
+from relayadmin.money import EXACT
 
 
 def new_invoice_id() -> str:
@@ -71,12 +72,22 @@ class Invoice(models.Model):
     closing_balance: Any = AmountField(default=0, db_default=0, help_text="The wallet's, when the period ended.")
     topped_up: Any = AmountField(default=0, db_default=0, help_text="Paid credit that came in the period.")
     other_movements: Any = AmountField(
-        default=0, db_default=0, help_text="Whatever else moved the wallet in the period: gifts, refunds, expiry."
+        default=0,
+        db_default=0,
+        help_text="Whatever else makes the one balance the other: gifts, refunds, expiry, and `charged_elsewhen`.",
+    )
+    charged_elsewhen: Any = AmountField(
+        default=0,
+        db_default=0,
+        help_text="Usage of this document charged outside its period, less usage of others charged inside.",
     )
     savings: Any = AmountField(
         default=0, db_default=0, help_text="What prompt caching saved: the same tokens at the input price, less these."
     )
     paid_by_promotional: Any = AmountField(default=0, db_default=0, help_text="The part that gifts paid for.")
+    charged_as_debt: Any = AmountField(
+        default=0, db_default=0, help_text="The part for which there was no credit when it was used."
+    )
     exact_total: Any = AmountField(help_text="The sum of the lines before rounding.")
     subtotal: Any = AmountField()
     tax: Any = AmountField()
@@ -94,6 +105,9 @@ class Invoice(models.Model):
     voided_at = models.DateTimeField(null=True)
     voided_by = models.CharField(max_length=150, blank=True, db_default="")
     voided_because = models.CharField(max_length=500, blank=True, db_default="")
+    next_version = models.BigIntegerField(
+        default=0, db_default=0, help_text="The wallet's version from which the next document reads its movements."
+    )
 
     class Meta:
         ordering = ("-id",)
@@ -107,6 +121,11 @@ class Invoice(models.Model):
 
     def __str__(self) -> str:
         return self.number
+
+    @property
+    def paid_by_paid(self) -> Any:
+        """The part of the exact total that paid credit paid for, when it was used."""
+        return EXACT.subtract(EXACT.subtract(self.exact_total, self.paid_by_promotional), self.charged_as_debt)
 
 
 class InvoiceLine(models.Model):
@@ -218,6 +237,9 @@ class PeriodClosing(models.Model):
     period = models.DateField(unique=True, help_text="The first day of the billing month.")
     begun_at = models.DateTimeField()
     begun_by = models.CharField(max_length=150, blank=True, help_text="Empty: the schedule.")
+    listed_at = models.DateTimeField(
+        null=True, help_text="When all customers with usage were last listed; empty: single ones were closed only."
+    )
     ended_at = models.DateTimeField(null=True, help_text="When no customer was left; parked ones wait for a person.")
 
     class Meta:
@@ -246,7 +268,7 @@ class CustomerClosing(models.Model):
         ordering = ("-id",)
         constraints = (models.UniqueConstraint(fields=["closing", "customer"], name="one_closing_per_customer"),)
         indexes = (
-            models.Index(fields=["closing"], condition=models.Q(status="waiting"), name="closings_waiting"),
+            models.Index(fields=["closing", "id"], condition=models.Q(status="waiting"), name="closings_to_do"),
             models.Index(fields=["closing"], condition=models.Q(status="parked"), name="closings_parked"),
         )
 

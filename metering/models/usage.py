@@ -96,6 +96,8 @@ class UsageHour(HotModel):
 
     class Meta:
         ordering = ("-hour",)
+        # What a month's closing reads, however long the customer's history.
+        indexes = (models.Index(fields=["customer", "period"], name="usage_hour_by_period"),)
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H:00}"
