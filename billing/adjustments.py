@@ -3,8 +3,8 @@
 More to pay is charged as usage is. Money back cures debt first. What is left goes back to the grants that had paid, the
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
-that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What neither
-debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
+that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What a payment
+of an invoice has paid, and no grant, becomes paid credit. What neither debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
 paid it.
 """
 
@@ -16,7 +16,7 @@ from decimal import Decimal
 import msgspec
 
 from billing import ledger, write_offs
-from billing.credits import debts
+from billing.credits import add_fresh, debts
 from billing.models import Account, Grant, Transfer
 from relayadmin.db import copy_rows, number_array, server_cursor
 from relayadmin.money import EXACT, ZERO
@@ -48,7 +48,10 @@ class _Use:
 
 @dataclass(slots=True)
 class _Returns:
-    """What goes back to one customer's grants by one transfer; `taken` is by (transfer that used, grant), USD."""
+    """What goes back to one customer's grants by one transfer; `taken` is by (transfer that used, grant), USD.
+
+    `fresh` is what no grant had paid, but payments of invoices: it becomes paid credit.
+    """
 
     customer_id: int
     period: date
@@ -56,6 +59,7 @@ class _Returns:
     cured: Decimal
     taken: dict[tuple[int, int], Decimal] = field(default_factory=dict)
     promotional: Decimal = ZERO
+    fresh: Decimal = ZERO
 
 
 _Key = tuple[int, date]
@@ -102,6 +106,9 @@ def _give_back(
         given, _ = _plan(amounts, lowered, wallets, is_taken_up=True)
     numbers = ledger.post([_posting(returns, job, reason) for returns in given], wallets=wallets, at=at)
     _save(list(zip(numbers, given, strict=True)))
+    for number, returns in zip(numbers, given, strict=True):
+        if returns.fresh:
+            add_fresh(returns.customer_id, returns.fresh, transfer_id=number, reference=job, reason=reason, at=at)
     return dict(zip(amounts, numbers, strict=True))
 
 
@@ -158,7 +165,22 @@ def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], r
         rest = EXACT.subtract(rest, _take(returns, use, rest))
         if not rest:
             return
-    raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
+    if rest > _paid_on_account(returns.customer_id):
+        raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
+    returns.fresh = rest
+
+
+def _paid_on_account(customer_id: int) -> Decimal:
+    """What payments of invoices have put on a customer's wallet (USD)."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t"
+            " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16"
+            " WHERE t.customer_id = %s AND t.kind = 'payment' AND e.account = 'wallet'",
+            [customer_id],
+        )
+        (paid,) = cursor.fetchone() or (ZERO,)
+    return Decimal(paid)
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:

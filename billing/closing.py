@@ -163,11 +163,12 @@ def _empty(
     # An account that was reopened can be closed again; its wallet has moved since.
     key = f"closing:{wallet.version}"
     rows = _refunds(wallet.customer_id, refundable, key=key, actor=actor, at=at)
-    refunded = total([row.amount for row in rows])
+    refunded, tax = total([row.amount for row in rows]), total([row.tax for row in rows])
     expired = EXACT.subtract(burning.sum_of(parts), refunded)
     sides = (
         (Account.WALLET.value, -EXACT.add(refunded, expired)),
-        (Account.REFUNDS_PENDING.value, refunded),
+        (Account.REFUNDS_PENDING.value, EXACT.add(refunded, tax)),
+        (Account.TAX.value, -tax),
         (Account.BREAKAGE.value, expired),
     )
     posting = ledger.Posting(
@@ -217,8 +218,10 @@ def _refunds(customer_id: int, parts: Sequence[burning.Part], *, key: str, actor
         )
         row.amount = EXACT.add(row.amount, part.amount)
     for row in rows.values():
-        of = row.top_up
-        row.pay_amount = (
-            to_cents(row.amount) if of is None else money_back.pay_of(of, row.amount, money_back.gone_of(of))
-        )
+        if row.top_up is None:
+            row.pay_amount = to_cents(row.amount)
+            continue
+        gone = money_back.gone_of(row.top_up)
+        row.pay_amount = money_back.pay_of(row.top_up, row.amount, gone)
+        row.tax = money_back.tax_of(row.top_up, row.amount, gone)
     return [row for row in rows.values() if row.pay_amount]

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import accounts, debt_parts, ledger
+from billing import accounts, debt_parts, ledger, open_invoices
 from billing.models import Account, Grant, GrantUse, OperatorSettings, ScheduledGrant, Transfer
 from relayadmin import ids
 from relayadmin.db import in_transaction, number_array, server_cursor
@@ -60,6 +60,7 @@ def grant(
     effective_at: datetime | None = None,
     expires_at: datetime | None = None,
     source: Account | None = None,
+    tax: Decimal = ZERO,
     never_expires: bool = False,
     priority: int = 0,
     is_refundable: bool | None = None,
@@ -68,7 +69,8 @@ def grant(
 
     From a later `effective_at` on: it is kept, and posted by a job at that moment. Without an expiry, paid credit gets
     the operator's, counted from when it begins, and other credit none. Paid credit is refundable unless said otherwise.
-    It comes from the account of its kind unless `source` names another, which only credit that begins now may.
+    It comes from the account of its kind unless `source` names another, which only credit that begins now may; `tax`
+    that was paid with it comes from there too, beside the amount.
 
     A closed account gets no gifts; payments, which may come late, it does. Raises InvalidGrant, GrantKeyConflict (same
     key, other grant), accounts.AccountClosed, ledger.UnknownCustomer.
@@ -109,10 +111,11 @@ def grant(
         made: Grant | ScheduledGrant = asked
         if begins > at:
             assert source is None
+            assert not tax
             asked.pk = _next_number()
             asked.save(force_insert=True)
         else:
-            made = post(asked, wallet=wallet, at=at, source=source)
+            made = post(asked, wallet=wallet, at=at, source=source, tax=tax)
         return Granted(grant=made.public_id, balance=wallet.balance)
 
     return in_transaction(work)
@@ -124,12 +127,24 @@ def find(public_id: str) -> Grant:
     return Grant.objects.get(customer_id=customer_id, pk=number)
 
 
-def post(asked: ScheduledGrant, *, wallet: ledger.LockedWallet, at: datetime, source: Account | None = None) -> Grant:
+def post(
+    asked: ScheduledGrant,
+    *,
+    wallet: ledger.LockedWallet,
+    at: datetime,
+    source: Account | None = None,
+    tax: Decimal = ZERO,
+) -> Grant:
     """Post what was asked for to a locked wallet; debt is filled first. Raises ledger.AlreadyPosted."""
     customer_id, amount, kind = wallet.customer_id, asked.amount, asked.kind
     debt = debts([wallet])[customer_id]
     covered = min(amount, debt)
-    entries = [(Account.WALLET.value, amount), ((source or _SOURCES[Grant.Kind(kind)]).value, -amount)]
+    entries = [
+        (Account.WALLET.value, amount),
+        ((source or _SOURCES[Grant.Kind(kind)]).value, -EXACT.add(amount, tax)),
+    ]
+    if tax:
+        entries.append((Account.TAX.value, tax))
     if covered and kind != Grant.Kind.PAID:
         # Usage that stood as debt was posted as revenue; now promotional credit has paid for it.
         used = min(covered, debt_parts.of_usage(wallet, debt))
@@ -164,7 +179,30 @@ def post(asked: ScheduledGrant, *, wallet: ledger.LockedWallet, at: datetime, so
     )
     if covered:
         GrantUse.objects.create(customer_id=customer_id, grant_id=row.pk, transfer_id=transfer_id, amount=covered)
+        open_invoices.lower(wallet, covered, at=at, by_credit=True)
     return row
+
+
+def add_fresh(
+    customer_id: int, amount: Decimal, *, transfer_id: int, reference: str, reason: str, at: datetime
+) -> Grant:
+    """Make paid credit (USD) of what a posted transfer has put on a locked wallet beyond its debt.
+
+    It is money that had paid for something and comes back; it is used, not refunded, and expires as paid credit does.
+    """
+    expires_at = _default_expiry(at)
+    return Grant.objects.create(
+        customer_id=customer_id,
+        kind=Grant.Kind.PAID,
+        amount=amount,
+        remaining=amount,
+        expires_at=expires_at,
+        look_at=next_look(expires_at, after=at),
+        reference=reference,
+        reason=reason,
+        transfer_id=transfer_id,
+        created_at=at,
+    )
 
 
 def next_look(expires_at: datetime | None, *, after: datetime) -> datetime | None:

@@ -1,13 +1,14 @@
-"""What a debt is made of: usage that no grant has paid, and what debits by hand, refunds and disputes made of debt."""
+"""What a debt is made of: usage that no grant has paid, and what invoices, debits, refunds and disputes made of it."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from billing import ledger
-from relayadmin.db import server_cursor
+from relayadmin.db import server_cursor, text_array
 from relayadmin.money import EXACT, ZERO
 
-# Of each debit, refund and dispute that made debt: that part, and the least that was owed from then until the next one,
-# or until now.
+# Of each debit, refund, dispute and invoice that made debt: that part, and the least that was owed from then until the
+# next one, or until now.
 _DEBITS = """
 SELECT d.unpaid, (
     SELECT max(e.balance_after) FROM billing_entry e
@@ -23,7 +24,7 @@ FROM (
         -- Who has debt has no credit left: what a transfer took below zero is what it made of debt.
         SELECT e.customer_id, least(-e.amount, -e.balance_after), e.wallet_version FROM billing_transfer t
         JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
-        WHERE t.customer_id = %(customer)s AND t.kind IN ('refund', 'dispute') AND e.account = 'wallet'
+        WHERE t.customer_id = %(customer)s AND t.kind = ANY (%(kinds)s::text[]) AND e.account = 'wallet'
             AND e.amount < 0 AND e.balance_after < 0
     ) made
 ) d
@@ -31,17 +32,31 @@ ORDER BY d.wallet_version
 """
 
 
+# What stands as debt besides usage; of an invoice that is tax and rounding.
+_BY_HAND = ("refund", "dispute")
+_ALL = (*_BY_HAND, "invoice")
+
+
 def of_usage(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
     """How much of a locked wallet's debt (USD) is usage: what is paid or written off counts for usage first.
 
-    Usage that stands as debt was posted as revenue; debits by hand, refunds and disputes were not.
+    Usage that stands as debt was posted as revenue; tax, debits by hand, refunds and disputes were not.
     """
+    return EXACT.subtract(debt, _made(wallet, debt, _ALL))
+
+
+def by_hand(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
+    """How much of a locked wallet's debt (USD) is due on no invoice: debits by hand, refunds and disputes."""
+    return _made(wallet, debt, _BY_HAND)
+
+
+def _made(wallet: ledger.LockedWallet, debt: Decimal, kinds: Sequence[str]) -> Decimal:
     if not debt:
         return ZERO
     with server_cursor() as cursor:
-        cursor.execute(_DEBITS, {"customer": wallet.customer_id}, binary=True)
+        cursor.execute(_DEBITS, {"customer": wallet.customer_id, "kinds": text_array(kinds)}, binary=True)
         debits = cursor.fetchall()
-    by_hand = ZERO
+    made = ZERO
     for unpaid, highest_balance in debits:
-        by_hand = min(EXACT.add(by_hand, unpaid), max(ZERO, -highest_balance))
-    return EXACT.subtract(debt, min(by_hand, debt))
+        made = min(EXACT.add(made, unpaid), max(ZERO, -highest_balance))
+    return min(made, debt)

@@ -13,6 +13,7 @@ from billing.accounts import AccountClosed
 from billing.models import Account, AccountChange, Dispute, OperatorSettings, TopUp, Transfer
 from billing.stripe_objects import BalanceTransaction, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
 from billing.stripe_objects import Dispute as Disputed
+from billing.taxes import share
 from relayadmin.db import in_transaction, outside_transaction, server_cursor
 from relayadmin.money import EXACT, amount_text
 
@@ -99,14 +100,15 @@ def _move(row: Dispute, top_up: TopUp, dispute: Disputed, *, at: datetime) -> li
                 _take(row, top_up, movement, at=at) if movement.amount < 0 else _return(row, top_up, movement, at=at)
             )
         row.movements += 1
-    row.save(update_fields=["movements", "taken", "unpaid", "returned"])
+    row.save(update_fields=["movements", "taken", "taken_tax", "unpaid", "returned", "returned_tax"])
     return [text for text in done if text]
 
 
 def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: datetime) -> str:
     """Funds were withdrawn: take the credit, of the top-up's own grants first; what is short is debt."""
     wallet = ledger.lock_wallets([row.customer_id])[row.customer_id]
-    amount = _credit_of(row, top_up, movement)
+    share = _share_of(row, top_up, movement)
+    amount = share.amount
     if not amount:
         return ""
     taken = money_back.take(
@@ -118,8 +120,10 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
         key=transfer_key(row, movement.id),
         reason="A payment is disputed",
         document=top_up.public_id,
+        tax=share.tax,
         at=at,
     )
+    row.taken_tax = EXACT.add(row.taken_tax, share.tax)
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
@@ -128,9 +132,10 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
 def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: datetime) -> str:
     """Funds were reinstated: give back what was taken, no more."""
     outstanding = EXACT.subtract(row.taken, row.returned)
-    amount = min(outstanding, _credit_of(row, top_up, movement))
+    amount = min(outstanding, _share_of(row, top_up, movement).amount)
     if not amount:
         return ""
+    tax = share(EXACT.subtract(row.taken_tax, row.returned_tax), amount, outstanding)
     numbers = Transfer.objects.filter(
         customer_id=row.customer_id, kind=Transfer.Kind.DISPUTE, key__startswith=f"dispute:{row.stripe_id}:"
     )
@@ -142,8 +147,10 @@ def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: da
         source=Account.DISPUTES,
         key=transfer_key(row, movement.id),
         reason="A dispute has returned the payment",
+        tax=tax,
         at=at,
     )
+    row.returned_tax = EXACT.add(row.returned_tax, tax)
     row.returned = EXACT.add(row.returned, amount)
     _tell(row, "dispute_returned", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD given back"
@@ -154,14 +161,14 @@ def transfer_key(row: Dispute, movement: str) -> str:
     return f"dispute:{row.stripe_id}:{movement}"
 
 
-def _credit_of(row: Dispute, top_up: TopUp, movement: BalanceTransaction) -> Decimal:
-    """What a movement is in credit (USD): a part, if it is in the payment's currency and says so; else all of it."""
+def _share_of(row: Dispute, top_up: TopUp, movement: BalanceTransaction) -> money_back.Share:
+    """What a movement is in credit and tax (USD): a part, if it is in the payment's currency and says so; else all."""
     gone = money_back.gone_of(top_up)
     outstanding = EXACT.subtract(row.taken, row.returned)
     pay = abs(movement.amount) if movement.currency.upper() == row.currency else row.pay_amount
-    if movement.amount > 0:
-        return outstanding if pay >= row.pay_amount else min(outstanding, money_back.credit_of(top_up, pay, gone))
-    return money_back.credit_of(top_up, pay, gone)
+    if movement.amount > 0 and pay >= row.pay_amount:
+        return money_back.Share(outstanding, EXACT.subtract(row.taken_tax, row.returned_tax))
+    return money_back.share_of(top_up, pay, gone)
 
 
 def _follow(row: Dispute, dispute: Disputed, moved: list[str], *, was_open: bool, at: datetime) -> str:

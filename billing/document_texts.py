@@ -70,9 +70,10 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "other_movements": ("Other movements", "Otros movimientos", "其他变动"),
     "usage": ("Usage", "Consumo", "用量"),
     "closing_balance": ("Closing balance", "Saldo final", "期末余额"),
-    "paid_by": ("Paid by", "Pagado con", "支付来源"),
+    "paid_by": ("The usage was paid by", "El consumo se pagó con", "用量支付来源"),
     "paid_credit": ("Paid credit", "Saldo pagado", "充值余额"),
     "promotional_credit": ("Promotional credit", "Saldo promocional", "赠送余额"),
+    "as_debt": ("Without credit at the time", "Sin saldo en ese momento", "用时无余额"),
     "caching": ("Prompt caching", "Caché de prompts", "提示缓存"),
     "savings": (
         "Saved, against the same tokens at the input price",

@@ -335,14 +335,13 @@ def _summaries(invoice: Invoice, say: Words) -> list[Summary]:
             ],
         )
     ]
-    if invoice.paid_by_promotional:
-        paid = EXACT.subtract(invoice.paid_by_credit, invoice.paid_by_promotional)
-        found.append(
-            Summary(
-                say.text("paid_by"),
-                [pair("paid_credit", paid), pair("promotional_credit", invoice.paid_by_promotional)],
-            )
-        )
+    if invoice.paid_by_promotional or invoice.charged_as_debt:
+        rows = [
+            pair("paid_credit", invoice.paid_by_paid),
+            pair("promotional_credit", invoice.paid_by_promotional),
+            *([pair("as_debt", invoice.charged_as_debt)] if invoice.charged_as_debt else []),
+        ]
+        found.append(Summary(say.text("paid_by"), rows))
     if invoice.savings:
         found.append(Summary(say.text("caching"), [pair("savings", invoice.savings)]))
     return found

@@ -87,28 +87,34 @@ def _accounts_sql(*, full: bool) -> str:
         FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=full)}
     ) r LEFT JOIN billing_grant g ON g.customer_id = r.customer_id AND g.id = r.grant_id
     GROUP BY r.customer_id, r.id
+), fresh AS (
+    SELECT customer_id, transfer_id AS id, sum(amount) AS amount FROM billing_grant
+    WHERE customer_id {HERE} GROUP BY customer_id, transfer_id
 )
 SELECT customer_id, d.what, id, true, d.expected, d.found
-FROM adjusted a FULL JOIN returned r USING (customer_id, id) CROSS JOIN LATERAL (VALUES
+FROM adjusted a FULL JOIN returned r USING (customer_id, id) LEFT JOIN fresh f USING (customer_id, id)
+CROSS JOIN LATERAL (VALUES
     ('given back to promotional grants by {{tr}}', coalesce(a.promotional, 0), coalesce(r.promotional, 0)),
-    ('given back to paid grants by {{tr}}', coalesce(a.revenue - a.cured, 0), coalesce(r.paid, 0))
+    ('given back to paid grants by {{tr}}', coalesce(a.revenue - a.cured, 0),
+     coalesce(r.paid, 0) + coalesce(f.amount, 0))
 ) d (what, expected, found)
 WHERE d.expected <> d.found ORDER BY customer_id, id"""
 
 
 def _by_hand_sql(*, full: bool) -> str:
-    """What debits by hand, closings, write-offs, refunds and disputes used of grants.
+    """What debits by hand, closings, write-offs, refunds, disputes and invoices used of grants.
 
-    All there was up to their amount; the rest is debt.
+    All there was up to their amount; the rest is debt. Write-offs and payments of invoices cure debt, and no more; what
+    the rounding of an invoice gives back beyond the debt is a grant of its own.
 
     Who has debt has no credit left, so the balance before, if above zero, is what grants could pay.
     """
     return f"""{SINCE}, moved AS (
-    SELECT t.customer_id, t.id, a.amount, a.balance_after - a.amount AS balance_before
+    SELECT t.customer_id, t.id, t.kind, a.amount, a.balance_after - a.amount AS balance_before
     FROM (
-        SELECT e.customer_id, e.id
+        SELECT e.customer_id, e.id, e.kind
         FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
-            AND e.kind IN ('manual', 'closing', 'write_off', 'refund', 'dispute')
+            AND e.kind IN ('manual', 'closing', 'write_off', 'refund', 'dispute', 'invoice', 'payment')
     ) t CROSS JOIN LATERAL (
         SELECT sum(amount) AS amount, sum(balance_after) AS balance_after FROM billing_entry e
         WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16 AND e.account = 'wallet'
@@ -118,8 +124,9 @@ SELECT m.customer_id, d.what, m.id, true, d.expected, d.found FROM moved m LEFT 
     SELECT sum(u.amount) AS amount FROM billing_grantuse u WHERE u.customer_id = m.customer_id AND u.transfer_id = m.id
 ) u ON true CROSS JOIN LATERAL (VALUES
     ('used of grants by {{tr}}', least(greatest(-m.amount, 0), greatest(m.balance_before, 0)), coalesce(u.amount, 0)),
-    ('written off by {{tr}}, at most the debt', least(greatest(m.amount, 0), greatest(-m.balance_before, 0)),
-     greatest(m.amount, 0))
+    ('cured by {{tr}}, at most the debt', least(greatest(m.amount, 0), greatest(-m.balance_before, 0)),
+     CASE m.kind WHEN 'invoice' THEN least(greatest(m.amount, 0), greatest(-m.balance_before, 0))
+     ELSE greatest(m.amount, 0) END)
 ) d (what, expected, found)
 WHERE d.expected <> d.found ORDER BY m.customer_id, m.id"""
 

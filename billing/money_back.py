@@ -12,48 +12,73 @@ from relayadmin.money import EXACT, ZERO, currency_decimals
 
 # Credit that comes back after its own expiry can be used at least this long.
 TIME_AGAIN = timedelta(days=30)
-_CREDIT_DECIMALS = 6
+_CREDIT_DECIMALS, _TAX_DECIMALS = 6, 2
 _ROUNDING = Context(prec=80, rounding=ROUND_HALF_UP, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
 @dataclass(slots=True)
 class Gone:
-    """What has gone back of a top-up, or is on its way: credit (USD), and what that was in its currency."""
+    """What has gone back of a top-up, or is on its way: credit and tax (USD), and what that was in its currency."""
 
     amount: Decimal = ZERO
+    tax: Decimal = ZERO
     pay: Decimal = ZERO
 
-    def add(self, amount: Decimal, pay: Decimal) -> None:
-        self.amount, self.pay = EXACT.add(self.amount, amount), EXACT.add(self.pay, pay)
+    def add(self, amount: Decimal, tax: Decimal, pay: Decimal) -> None:
+        self.amount, self.tax = EXACT.add(self.amount, amount), EXACT.add(self.tax, tax)
+        self.pay = EXACT.add(self.pay, pay)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What falls on a part of what was paid: credit and tax (USD)."""
+
+    amount: Decimal
+    tax: Decimal
 
 
 def gone_of(top_up: TopUp) -> Gone:
     """What refunds that did not fail and disputes that were not returned have of a top-up."""
     gone = Gone()
     refunds = Refund.objects.filter(top_up=top_up).exclude(status=Refund.Status.FAILED)
-    for amount, pay in refunds.values_list("amount", "pay_amount"):
-        gone.add(amount, pay)
+    for amount, tax, pay in refunds.values_list("amount", "tax", "pay_amount"):
+        gone.add(amount, tax, pay)
     for dispute in Dispute.objects.filter(top_up=top_up):
         taken = EXACT.subtract(dispute.taken, dispute.returned)
         if taken:
-            gone.add(taken, _share(dispute.pay_amount, taken, dispute.taken, currency_decimals(top_up.currency)))
+            pay = _share(dispute.pay_amount, taken, dispute.taken, currency_decimals(top_up.currency))
+            gone.add(taken, EXACT.subtract(dispute.taken_tax, dispute.returned_tax), pay)
     return gone
 
 
 def pay_of(top_up: TopUp, amount: Decimal, gone: Gone) -> Decimal:
     """What goes back for a part (USD) of a top-up, in its currency: at its rate, and the last part is the rest."""
     rest = max(ZERO, EXACT.subtract(top_up.pay_amount, gone.pay))
-    if amount == EXACT.subtract(top_up.amount, gone.amount):
+    if amount == EXACT.subtract(top_up.credited, gone.amount):
         return rest
-    return min(rest, _share(top_up.pay_amount, amount, top_up.amount, currency_decimals(top_up.currency)))
+    return min(rest, _share(top_up.pay_amount, amount, top_up.credited, currency_decimals(top_up.currency)))
 
 
-def credit_of(top_up: TopUp, pay: Decimal, gone: Gone) -> Decimal:
-    """What was credited (USD) for a part of what was paid: at the top-up's rate, and for the last part the rest."""
-    rest = EXACT.subtract(top_up.amount, gone.amount)
+def tax_of(top_up: TopUp, amount: Decimal, gone: Gone) -> Decimal:
+    """The tax (USD) that goes back with a part of a top-up's credit: in proportion, to the cent; the last has the rest.
+
+    What was credited and has gone already has no tax left.
+    """
+    rest = max(ZERO, EXACT.subtract(top_up.tax, gone.tax))
+    if amount >= EXACT.subtract(top_up.credited, gone.amount):
+        return rest
+    return min(rest, _share(top_up.tax, amount, top_up.credited, _TAX_DECIMALS))
+
+
+def share_of(top_up: TopUp, pay: Decimal, gone: Gone) -> Share:
+    """What was credited, and taxed, for a part of what was paid: at the top-up's rate; the last part is the rest."""
+    rest = EXACT.subtract(top_up.credited, gone.amount)
     if pay == EXACT.subtract(top_up.pay_amount, gone.pay) and rest > 0:
-        return rest
-    return _share(top_up.amount, pay, top_up.pay_amount, _CREDIT_DECIMALS)
+        return Share(rest, max(ZERO, EXACT.subtract(top_up.tax, gone.tax)))
+    tax = min(
+        max(ZERO, EXACT.subtract(top_up.tax, gone.tax)), _share(top_up.tax, pay, top_up.pay_amount, _TAX_DECIMALS)
+    )
+    return Share(EXACT.subtract(_share(top_up.amount, pay, top_up.pay_amount, _CREDIT_DECIMALS), tax), tax)
 
 
 def _share(whole: Decimal, part: Decimal, of: Decimal, decimals: int) -> Decimal:
@@ -97,12 +122,13 @@ def take(
     key: str,
     reason: str,
     document: str,
+    tax: Decimal = ZERO,
     actor: str = "",
     at: datetime,
 ) -> Taken:
     """Take an amount (USD) off a locked wallet: these parts first, then any credit in its order; the rest is debt.
 
-    Raises ledger.AlreadyPosted.
+    `tax` that goes back with it is taken off the tax account, into the same account. Raises ledger.AlreadyPosted.
     """
     parts: list[burning.Part] = []
     rest = amount
@@ -117,7 +143,11 @@ def take(
         wallet.customer_id,
         kind.value,
         key,
-        [(Account.WALLET.value, -amount), (account.value, amount)],
+        [
+            (Account.WALLET.value, -amount),
+            (account.value, EXACT.add(amount, tax)),
+            *([(Account.TAX.value, -tax)] if tax else []),
+        ],
         reason=reason,
         document=document,
         actor=actor,
@@ -136,10 +166,11 @@ def give_back(
     source: Account,
     key: str,
     reason: str,
+    tax: Decimal = ZERO,
     actor: str = "",
     at: datetime,
 ) -> None:
-    """Put money that was taken by these transfers back as paid credit, once per key; it fills debt first.
+    """Put money that was taken by these transfers back as paid credit, once per key; it fills debt first; its tax too.
 
     It expires with the last of the paid grants that it was taken of, or a month from now if that has passed.
     """
@@ -162,4 +193,5 @@ def give_back(
         expires_at=None if last is None else last if last > at else at + TIME_AGAIN,
         never_expires=bool(ends) and last is None,
         source=source,
+        tax=tax,
     )

@@ -9,12 +9,20 @@ _TOP_UPS = f"""
 SELECT t.customer_id, d.what || t.public_id, NULL::bigint, true, d.expected, d.found
 FROM billing_topup t
 LEFT JOIN billing_grant g ON g.customer_id = t.customer_id AND g.id = t.grant_id
-LEFT JOIN billing_entry e ON e.customer_id = g.customer_id AND e.id = g.transfer_id * 16 + 1
+LEFT JOIN LATERAL (
+    SELECT -sum(e.amount) FILTER (WHERE e.account = CASE WHEN t.origin IN ('bank_transfer', 'cash')
+               THEN 'cash:manual' ELSE 'cash:stripe' END) AS cash,
+           sum(e.amount) FILTER (WHERE e.account = 'tax') AS tax,
+           sum(e.amount) FILTER (WHERE m.kind = 'payment' AND e.account = 'wallet') AS invoice
+    FROM billing_transfer m JOIN billing_entry e
+        ON e.customer_id = m.customer_id AND e.id >= m.id * 16 AND e.id < m.id * 16 + 16
+    WHERE m.customer_id = t.customer_id AND m.kind IN ('grant', 'payment') AND m.key = t.public_id
+) e ON true
 CROSS JOIN LATERAL (VALUES
-    ('credited for ', t.amount,
-     CASE WHEN g.kind = 'paid' AND g.reference = t.public_id THEN g.amount ELSE 0 END),
-    ('received in cash for ', t.amount, CASE WHEN e.account = CASE WHEN t.origin IN ('bank_transfer', 'cash')
-     THEN 'cash:manual' ELSE 'cash:stripe' END THEN -e.amount ELSE 0 END)
+    ('credited for ', t.amount - t.tax, CASE WHEN t.invoice_id IS NULL THEN 0 ELSE coalesce(e.invoice, 0) END
+     + CASE WHEN g.kind = 'paid' AND g.reference = t.public_id THEN g.amount ELSE 0 END),
+    ('taxed of ', t.tax, coalesce(e.tax, 0)),
+    ('received in cash for ', t.amount, coalesce(e.cash, 0))
 ) d (what, expected, found)
 WHERE t.customer_id {HERE} AND t.status = 'paid' AND d.expected IS DISTINCT FROM d.found
 ORDER BY t.customer_id, t.id"""
@@ -36,8 +44,9 @@ _TAKEN_BY_CLOSING = """(SELECT coalesce(sum(u.amount), 0) FROM billing_grantuse 
 _REFUNDS = f"""
 SELECT r.customer_id, d.what || r.public_id, NULL::bigint, true, d.expected, d.found
 FROM billing_refund r CROSS JOIN LATERAL (VALUES
-    ('taken for ', r.amount, CASE WHEN r.origin = 'closing' THEN {_TAKEN_BY_CLOSING} ELSE {_TAKEN} END),
-    ('paid out for ', CASE r.status WHEN 'succeeded' THEN r.amount WHEN 'pending' THEN 0 ELSE {_PAID_OUT} END,
+    ('taken for ', r.amount + CASE WHEN r.origin = 'closing' THEN 0 ELSE r.tax END,
+     CASE WHEN r.origin = 'closing' THEN {_TAKEN_BY_CLOSING} ELSE {_TAKEN} END),
+    ('paid out for ', CASE r.status WHEN 'succeeded' THEN r.amount + r.tax WHEN 'pending' THEN 0 ELSE {_PAID_OUT} END,
      {_PAID_OUT}),
     ('given back of ', CASE r.status WHEN 'failed' THEN r.amount ELSE 0 END, {_GIVEN_BACK})
 ) d (what, expected, found)
@@ -68,8 +77,8 @@ FROM billing_dispute r LEFT JOIN LATERAL (
     JOIN billing_grantuse u ON u.customer_id = t.customer_id AND u.transfer_id = t.id
     WHERE {_OF_DISPUTE} AND t.kind = 'dispute'
 ) u ON true CROSS JOIN LATERAL (VALUES
-    ('taken by ', r.taken, coalesce(m.taken, 0)),
-    ('returned by ', r.returned, coalesce(m.returned, 0)),
+    ('taken by ', r.taken + r.taken_tax, coalesce(m.taken, 0)),
+    ('returned by ', r.returned + r.returned_tax, coalesce(m.returned, 0)),
     ('used of grants by ', r.taken - r.unpaid, coalesce(u.used, 0))
 ) d (what, expected, found)
 WHERE r.customer_id {HERE} AND d.expected <> d.found ORDER BY r.customer_id, r.id"""
@@ -79,11 +88,11 @@ WHERE r.customer_id {HERE} AND d.expected <> d.found ORDER BY r.customer_id, r.i
 _ACCOUNTS = f"""
 SELECT c.id, d.what, NULL::bigint, true, d.expected, d.found
 FROM billing_customer c LEFT JOIN (
-    SELECT customer_id, sum(amount) AS amount FROM billing_refund
+    SELECT customer_id, sum(amount + tax) AS amount FROM billing_refund
     WHERE customer_id {HERE} AND status = 'pending' GROUP BY customer_id
 ) r ON r.customer_id = c.id LEFT JOIN (
-    SELECT customer_id, sum(taken - returned) AS amount FROM billing_dispute WHERE customer_id {HERE}
-    GROUP BY customer_id
+    SELECT customer_id, sum(taken + taken_tax - returned - returned_tax) AS amount FROM billing_dispute
+    WHERE customer_id {HERE} GROUP BY customer_id
 ) p ON p.customer_id = c.id LEFT JOIN (
     SELECT e.customer_id, sum(e.amount) FILTER (WHERE e.account = 'refunds_pending') AS refunds,
            sum(e.amount) FILTER (WHERE e.account = 'disputes') AS disputes

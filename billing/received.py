@@ -1,20 +1,21 @@
 """Bank transfers and cash: recorded by the operator when they are there; a large one is decided on by a second person.
 
-A reference is credited once for a customer: a second record of it is refused, by the database too.
+They become credit, or pay the invoice that they name. A reference counts once for a customer: a second record of it is
+refused, by the database too.
 """
 
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from billing import exchange, ledger
+from billing import exchange, ledger, receivables, top_up_tax
 from billing.accounts import AccountClosed, lock_account
 from billing.credits import LARGEST_GRANT
 from billing.manual import AlreadyDecided, Person, SamePerson, needs_second_person
-from billing.models import Account, Customer, PayCurrency, TopUp
+from billing.models import Account, Customer, Invoice, PayCurrency, TopUp
 from billing.top_up_states import credit
 from relayadmin.db import in_transaction
-from relayadmin.money import currency_decimals, has_decimals
+from relayadmin.money import currency_decimals, has_decimals, total
 
 Origin = TopUp.Origin
 Status = TopUp.Status
@@ -43,7 +44,10 @@ class UnknownTopUp(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """Money that came in: `pay_amount` in `currency`; `rate` units of it are 1 USD, by default what is asked now."""
+    """Money that came in: `pay_amount` in `currency`; `rate` units of it are 1 USD, by default what is asked now.
+
+    With `invoice_id` it pays that invoice, at most what is due.
+    """
 
     kind: str
     pay_amount: Decimal
@@ -51,6 +55,7 @@ class Payment:
     reference: str
     received_on: date
     rate: Decimal | None = None
+    invoice_id: int | None = None
 
 
 def record(*, customer_id: int, payment: Payment, person: Person, at: datetime) -> TopUp:
@@ -70,8 +75,11 @@ def record(*, customer_id: int, payment: Payment, person: Person, at: datetime) 
         before = _recorded(customer_id, reference)
         if before is not None:
             raise RecordedBefore(before)
+        if payment.invoice_id is not None:
+            _check_due(customer_id, payment.invoice_id, amount)
         row = TopUp(
             customer_id=customer_id,
+            invoice_id=payment.invoice_id,
             origin=payment.kind,
             status=Status.WAITING,
             amount=amount,
@@ -86,6 +94,7 @@ def record(*, customer_id: int, payment: Payment, person: Person, at: datetime) 
             asked_by_user_id=person.user_id,
             created_at=at,
         )
+        top_up_tax.put_on(row, at=at)
         row.save(force_insert=True)
         if not needs_second_person(amount):
             _credit(row, person, actor=person.name, at=at)
@@ -105,6 +114,7 @@ def approve(*, top_up_id: int, person: Person, at: datetime) -> TopUp:
         if row.asked_by_user_id is not None and row.asked_by_user_id == person.user_id:
             raise SamePerson("a second person has to approve it")
         _check_open(row.customer_id)
+        top_up_tax.put_on(row, at=at)
         _credit(row, person, actor=f"{row.asked_by} and {person.name}"[:150], at=at)
         return row
 
@@ -156,6 +166,18 @@ def _check(payment: Payment, rate: Decimal, at: datetime) -> None:
         raise InvalidPayment("reference", "reference must have 1 to 255 characters, and no NUL")
     if payment.received_on > at.date():
         raise InvalidPayment("received_on", "it can't have come in after today")
+
+
+def _check_due(customer_id: int, invoice_id: int, amount: Decimal) -> None:
+    """The invoice of a customer whose wallet is locked has so much due, less what waits for a second person."""
+    invoice = Invoice.objects.filter(pk=invoice_id, customer_id=customer_id).first()
+    if invoice is None:
+        raise InvalidPayment("invoice_id", "there is no such invoice of this customer")
+    waiting = TopUp.objects.filter(invoice=invoice, status=Status.WAITING).values_list("amount", flat=True)
+    try:
+        receivables.check_payable(invoice, total([amount, *waiting]))
+    except receivables.NotDue as error:
+        raise InvalidPayment("pay_amount", f"{error}; record the rest as credit") from error
 
 
 def _check_open(customer_id: int) -> None:

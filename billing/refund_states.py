@@ -93,11 +93,13 @@ def _row_of(top_up: TopUp, sent: Sent) -> Refund | None:
 
 def _take_made_there(top_up: TopUp, sent: Sent, *, at: datetime) -> Refund:
     """Take what was refunded in Stripe's dashboard: of the top-up's grants, of any credit, and as debt."""
+    share = money_back.share_of(top_up, sent.amount, money_back.gone_of(top_up))
     row = Refund(
         customer_id=top_up.customer_id,
         top_up=top_up,
         origin=Refund.Origin.PROVIDER,
-        amount=money_back.credit_of(top_up, sent.amount, money_back.gone_of(top_up)),
+        amount=share.amount,
+        tax=share.tax,
         currency=top_up.currency,
         pay_amount=sent.amount,
         key=f"stripe:{sent.id}",
@@ -131,7 +133,7 @@ def succeed(row: Refund, cash: Account, *, at: datetime) -> str:
         row.customer_id,
         Transfer.Kind.REFUND.value,
         f"refund:{row.public_id}:paid",
-        [(Account.REFUNDS_PENDING.value, -row.amount), (cash.value, row.amount)],
+        [(Account.REFUNDS_PENDING.value, -row.whole), (cash.value, row.whole)],
         reason="Refund paid",
         document=row.public_id,
         actor=row.ended_by,
@@ -155,6 +157,7 @@ def fail(row: Refund, why: str, *, at: datetime) -> str:
         source=source,
         key=f"refund:{row.public_id}",
         reason="The refund did not go through",
+        tax=row.tax,
         actor=row.ended_by,
         at=at,
     )
@@ -192,6 +195,7 @@ def take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
         key=f"refund:{row.public_id}",
         reason=row.reason,
         document=row.top_up.public_id,
+        tax=row.tax,
         actor=row.actor,
         at=at,
     )

@@ -179,6 +179,7 @@ def _take(wallet: ledger.LockedWallet, part: Refundable, *, reason: str, actor: 
         top_up=top_up,
         origin=Refund.Origin.OPERATOR,
         amount=part.amount,
+        tax=money_back.tax_of(top_up, part.amount, money_back.gone_of(top_up)),
         currency=top_up.currency,
         pay_amount=part.pay,
         key=key,

@@ -209,7 +209,7 @@ def _on_cash(refund: Refund) -> Decimal:
     """What a refund has moved on cash:stripe (USD): nothing if it failed before it was known to have succeeded."""
     key = f"refund:{refund.public_id}:paid"
     paid = Transfer.objects.filter(customer_id=refund.customer_id, kind=Transfer.Kind.REFUND, key=key).exists()
-    return refund.amount if paid else ZERO
+    return refund.whole if paid else ZERO
 
 
 def _of_dispute(row: StripeTransaction, amount: Decimal) -> tuple[Account, Decimal] | None:

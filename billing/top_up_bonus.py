@@ -17,7 +17,7 @@ KEY = "first-top-up-bonus"
 def give(row: TopUp, *, at: datetime) -> None:
     """Give the bonus with this top-up, in the transaction that credits it, under the wallet's lock."""
     settings = OperatorSettings.objects.get(pk=1)
-    amount = bonus_of(row.amount, percent=settings.first_bonus_percent, at_most=settings.first_bonus_maximum)
+    amount = bonus_of(row.credited, percent=settings.first_bonus_percent, at_most=settings.first_bonus_maximum)
     if not amount or _grant(row.customer_id) is not None:
         return
     days = settings.first_bonus_days

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from billing import credits, ledger, payment_accounts, top_up_bonus
+from billing import credits, ledger, payment_accounts, receivables, top_up_bonus
 from billing import stripe_gateway as gateway
 from billing.models import Account, Customer, Grant, TopUp
 from relayadmin.db import in_transaction
@@ -178,10 +178,25 @@ def _apply_money(row: TopUp, state: State, intent: gateway.PaymentIntent, *, at:
 
 
 def credit(row: TopUp, *, reason: str, source: Account, at: datetime, actor: str = "") -> None:
-    """Turn a top-up whose wallet is locked into its grant, and its first bonus; the caller's transaction."""
+    """Turn a top-up whose wallet is locked into its grant, and its first bonus, or pay its invoice.
+
+    Of what was paid the tax goes to the tax account, by the same transfer.
+    """
+    if row.invoice_id is not None:
+        made = receivables.pay(
+            invoice_id=row.invoice_id,
+            amount=row.amount,
+            payment=row.public_id,
+            source=source,
+            reason=reason,
+            actor=actor,
+            at=at,
+        )
+        _paid(row, None if made is None else made.pk, at=at)
+        return
     granted = credits.grant(
         customer_id=row.customer_id,
-        amount=row.amount,
+        amount=row.credited,
         kind=Grant.Kind.PAID,
         reason=reason,
         reference=row.public_id,
@@ -189,15 +204,20 @@ def credit(row: TopUp, *, reason: str, source: Account, at: datetime, actor: str
         at=at,
         actor=actor,
         source=source,
+        tax=row.tax,
     )
-    is_first = not TopUp.objects.filter(customer_id=row.customer_id, status=Status.PAID).exists()
-    row.status, row.paid_at, row.grant_id = Status.PAID, at, credits.find(granted.grant).pk
+    is_first = not TopUp.objects.filter(customer_id=row.customer_id, status=Status.PAID, invoice=None).exists()
+    _paid(row, credits.find(granted.grant).pk, at=at)
+    if is_first:
+        top_up_bonus.give(row, at=at)
+
+
+def _paid(row: TopUp, grant_id: int | None, *, at: datetime) -> None:
+    row.status, row.paid_at, row.grant_id = Status.PAID, at, grant_id
     row.error_code = row.error_message = ""
     if row.origin not in BY_HAND:
         row.look_at = _next_look(row, at)
     row.save()
-    if is_first:
-        top_up_bonus.give(row, at=at)
 
 
 def _fault(row: TopUp, state: State, intent: gateway.PaymentIntent) -> _Fault | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from billing import exchange, payment_accounts, top_up_refusals
+from billing import exchange, payment_accounts, top_up_refusals, top_up_tax
 from billing import stripe_gateway as gateway
 from billing.accounts import AccountClosed, lock_account
 from billing.models import Customer, OperatorSettings, TopUp
@@ -58,7 +58,7 @@ def request_key(row: TopUp) -> str:
 def start(
     *, customer_id: int, amount: Decimal, currency: str, save_card: bool, return_url: str, asked_by: str, at: datetime
 ) -> TopUp:
-    """Begin a top-up of so much credit (USD), paid in a currency; `open_checkout` comes next, once this is committed.
+    """Begin a top-up of so much (USD, tax included), paid in a currency; `open_checkout` comes next, after the commit.
 
     `return_url` is the page that the customer comes back to. Suspended customers may: it is how they get out of debt.
     Raises InvalidTopUp, AccountClosed, ledger.UnknownCustomer.
@@ -145,6 +145,7 @@ def _make(customer: Customer, quoted: exchange.Quote, *, at: datetime, request: 
     if "cancel_url" in request:
         request["cancel_url"] = request["cancel_url"].format(id=row.public_id)
     row.request = request
+    top_up_tax.put_on(row, at=at)
     row.save(force_insert=True)
     return row
 

@@ -2,7 +2,7 @@
 
 Every check is one statement about a run of customers (`Scope`), all of them on one snapshot. A full check begins at
 the first entry, an incremental one after the version at which the customer was last found right. What is particular to
-grants is in billing.grant_checks, to payments in billing.payment_checks, the usage side in metering.usage_checks and
+grants is in billing.grant_checks, to payments and invoices in billing.payment_checks and invoice_checks, the usage side in metering.usage_checks and
 metering.movement_checks; all are run by metering.verification.
 """
 
@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from billing.checks import HERE, SINCE, Difference, Scope, differences, fetch, rows_after
 from billing.grant_checks import grant_checks, uses_sql
+from billing.invoice_checks import invoice_checks
 from billing.payment_checks import payment_checks
 from relayadmin.db import number_array, server_cursor
 
@@ -145,6 +146,7 @@ def check_accounts(scope: Scope) -> list[Difference]:
         *((_RESOLVED,) if full else ()),
         *grant_checks(full=full),
         *payment_checks(full=full),
+        *invoice_checks(full=full),
     ):
         found += differences(sql, scope)
     return found + differences(uses_sql(full=full), scope, by_page=full)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing import burning, ledger
+from billing import burning, ledger, open_invoices
 from billing.credits import debts
 from billing.models import Account, Transfer
 from relayadmin.db import server_cursor
@@ -42,6 +42,7 @@ def write_off(
         actor=actor,
     )
     (transfer_id,) = ledger.post([posting], wallets={customer_id: wallet}, at=at)
+    open_invoices.lower(wallet, cured, at=at, by_credit=False)
     return WrittenOff(transfer_id, cured)
 
 

@@ -5,7 +5,8 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0140_invoices"),
+        ("billing", "0150_what_a_document_adds_up"),
+        ("billing", "0160_tax"),
     ]
 
     operations = [

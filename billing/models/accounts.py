@@ -22,6 +22,7 @@ class AccountChange(models.Model):
         RESUMED = "resumed", "Resumed"
         CLOSED = "closed", "Closed"
         REOPENED = "reopened", "Reopened"
+        TERMS = "terms", "Terms of payment"
 
     class Cause(models.TextChoices):
         """Why an account is suspended. It stays so until each cause has ended."""
@@ -29,6 +30,7 @@ class AccountChange(models.Model):
         OPERATOR = "operator", "The operator"
         DEBT = "debt", "Debt"
         DISPUTE = "dispute", "A dispute"
+        OVERDUE = "overdue", "Overdue invoices"
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
     kind = models.CharField(max_length=12, choices=Kind.choices)

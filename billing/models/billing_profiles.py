@@ -37,6 +37,10 @@ class BillingProfile(models.Model):
     paper = models.CharField(max_length=9, choices=Paper.choices, default=Paper.A4)
     payment_days = models.PositiveSmallIntegerField(default=14, help_text="Days from issue until an invoice is due.")
 
+    class Meta:
+        ordering = ("-id",)
+        permissions = (("set_terms", "Can put customers on account, and back to prepaid"),)
+
     def __str__(self) -> str:
         return f"{self.get_terms_display()}: {self.legal_name or self.customer}"
 

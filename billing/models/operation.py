@@ -38,6 +38,12 @@ class OperatorSettings(models.Model):
     name = models.CharField(max_length=200, default="relayadmin", help_text="Stands on invoices and receipts.")
     address = models.TextField(blank=True, max_length=500, help_text="Stands on receipts, line by line.")
     tax_number = models.CharField(max_length=60, blank=True, help_text="Stands on receipts, as you write it.")
+    country = models.CharField(
+        max_length=2,
+        blank=True,
+        db_default="",
+        help_text="ISO 3166, such as ES: customers there are never taxed by reverse charge.",
+    )
     email = models.EmailField(blank=True, help_text="Where customers ask about a payment; stands on receipts.")
     timezone = models.CharField(
         max_length=64,
@@ -72,6 +78,12 @@ class OperatorSettings(models.Model):
         blank=True,
         help_text="Customers who owe more than this (USD) beyond their credit limit are suspended until they have paid;"
         " empty: never.",
+    )
+    suspend_overdue_days = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Customers with an invoice that is overdue for so many days are suspended until it is paid; empty:"
+        " never.",
     )
     top_up_minimum: Any = AmountField(default=5, help_text="The smallest top-up (USD).")
     top_up_maximum: Any = AmountField(default=10_000, help_text="The largest top-up (USD).")

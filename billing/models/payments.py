@@ -1,5 +1,6 @@
 """Payments: what customers pay in, what goes back to them, and what the payment provider told us of it."""
 
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -8,6 +9,7 @@ from django.db import models
 from billing.models.customers import Customer
 from relayadmin import ids
 from relayadmin.db import AmountField
+from relayadmin.money import EXACT
 
 
 def new_top_up_id() -> str:
@@ -89,9 +91,10 @@ class PaymentAccount(models.Model):
 
 
 class TopUp(models.Model):
-    """A payment that ends in a paid credit grant, once. It is there before anybody outside is told of it.
+    """A payment that ends in a paid credit grant, or pays an invoice, once. It is there before anybody is told of it.
 
-    `amount` is credited (USD); `pay_amount` is paid, in `currency`, at `rate` units for 1 USD with the margin in it.
+    `amount` is what is paid in USD: of it `tax` is tax, and the rest is credited. `pay_amount` is the same in
+    `currency`, at `rate` units for 1 USD with the margin in it.
     """
 
     class Status(models.TextChoices):
@@ -119,6 +122,17 @@ class TopUp(models.Model):
     pay_amount: Any = AmountField()
     rate: Any = models.DecimalField(max_digits=20, decimal_places=9, default=1)
     margin: Any = models.DecimalField(max_digits=6, decimal_places=4, default=0)
+    tax: Any = AmountField(default=0, db_default=0, help_text="The tax in the amount (USD).")
+    tax_name = models.CharField(max_length=40, blank=True, db_default="", help_text="Empty: not taxed.")
+    tax_rate: Any = models.DecimalField(max_digits=6, decimal_places=5, default=0, db_default=0)
+    tax_note = models.CharField(max_length=200, blank=True, db_default="")
+    invoice: Any = models.ForeignKey(
+        "billing.Invoice",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="payments",
+        help_text="The invoice that it pays; empty: it becomes credit.",
+    )
     is_sandbox = models.BooleanField(default=False, help_text="Paid in the payment sandbox: no real money.")
     request: Any = models.JSONField(
         default=dict, help_text="What the checkout was asked with: sent again, it has to be the same under its key."
@@ -175,7 +189,11 @@ class TopUp(models.Model):
                 name="top_up_above_zero",
             ),
             models.CheckConstraint(
+                condition=models.Q(tax__gte=0) & models.Q(tax__lt=models.F("amount")), name="top_up_tax_within_amount"
+            ),
+            models.CheckConstraint(
                 condition=models.Q(status="paid", grant_id__isnull=False, paid_at__isnull=False)
+                | models.Q(status="paid", invoice__isnull=False, paid_at__isnull=False)
                 | (~models.Q(status="paid") & models.Q(grant_id__isnull=True, paid_at__isnull=True)),
                 name="top_up_paid_has_its_grant",
             ),
@@ -189,12 +207,18 @@ class TopUp(models.Model):
     def __str__(self) -> str:
         return self.public_id
 
+    @property
+    def credited(self) -> Decimal:
+        """What becomes credit (USD), tax left out."""
+        return EXACT.subtract(self.amount, self.tax)
+
 
 class Refund(models.Model):
     """Money of one top-up on its way back to who paid. What it takes of the wallet is taken before the provider hears.
 
-    `amount` is taken off the wallet (USD), `pay_amount` goes back, in the top-up's currency and at its rate. Without a
-    top-up it is what closing found left of a paid grant that was given by hand, and so it is paid out by hand.
+    `amount` is taken off the wallet and `tax` taken back (USD); `pay_amount` goes back, in the top-up's currency and at
+    its rate. Without a top-up it is what closing found left of a paid grant that was given by hand, and so it is paid
+    out by hand.
     """
 
     class Status(models.TextChoices):
@@ -216,6 +240,7 @@ class Refund(models.Model):
     amount: Any = AmountField()
     currency = models.CharField(max_length=3)
     pay_amount: Any = AmountField()
+    tax: Any = AmountField(default=0, db_default=0, help_text="What goes back of the tax, beside the amount (USD).")
     unpaid: Any = AmountField(default=0, db_default=0, help_text="The part that no credit was left for: debt (USD).")
     key = models.CharField(max_length=255, help_text="Unique per customer: the same key refunds once.")
     transfer_id = models.BigIntegerField(help_text="The transfer that took it off the wallet.")
@@ -261,6 +286,11 @@ class Refund(models.Model):
     def __str__(self) -> str:
         return self.public_id
 
+    @property
+    def whole(self) -> Decimal:
+        """What goes back (USD), tax included."""
+        return EXACT.add(self.amount, self.tax)
+
 
 class Dispute(models.Model):
     """A payment that the payer's bank takes back. `taken` and `returned` are what the wallet saw of it (USD)."""
@@ -275,6 +305,8 @@ class Dispute(models.Model):
     taken: Any = AmountField(default=0, db_default=0)
     unpaid: Any = AmountField(default=0, db_default=0, help_text="The part that no credit was left for: debt (USD).")
     returned: Any = AmountField(default=0, db_default=0)
+    taken_tax: Any = AmountField(default=0, db_default=0, help_text="The tax that went with what was taken (USD).")
+    returned_tax: Any = AmountField(default=0, db_default=0)
     movements = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How many of its balance transactions have been applied."
     )
