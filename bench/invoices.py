@@ -13,7 +13,7 @@ import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from django.db import connection
+from django.db import connection, transaction
 
 from relayadmin.db import server_cursor
 
@@ -95,7 +95,7 @@ def _work(period: date, ready, results) -> None:  # type: ignore[no-untyped-def]
 def _make(name: str, period: date, customers: int, *, events: int) -> None:
     """Customers, each with a paid grant, and what settlement would have written of their month."""
     sets, charge = _price_sets(events)
-    with server_cursor() as cursor:
+    with transaction.atomic(), server_cursor() as cursor:
         for statement in _MAKE:
             cursor.execute(
                 statement,
@@ -178,7 +178,7 @@ _MAKE = (
         occurred_at, received_at, format, status, estimated, quantities, charge, cost, usage)
     SELECT c.id, nextval('metering_eventkey_id_seq'), 'bench', 1, m.model, 1, m.set, %(period)s,
            %(period)s::date + day * interval '1 day' - interval '14 hours', %(period)s::date, 'meters', 'completed', false,
-           '{{}}', m.charge / %(events)s, m.charge / %(events)s, '{{}}'
+           '{{}}', round(m.charge / %(events)s, 15), round(m.charge / %(events)s, 15), '{{}}'
     FROM {_CUSTOMERS} CROSS JOIN generate_series(1, %(days)s) day
     CROSS JOIN unnest(%(models)s::bigint[], %(sets)s::bigint[], %(charges)s::numeric[]) m (model, set, charge)
     CROSS JOIN generate_series(1, %(events)s) ORDER BY c.id, day""",

@@ -1,4 +1,4 @@
-"""Are invoices and the ledger the same story? Their tax and rounding, what is due of them, and the account of all tax."""
+"""Are invoices and the ledger the same story? Their tax and rounding, what is due of them, and the tax account."""
 
 from billing.checks import HERE
 

@@ -2,8 +2,8 @@
 
 Every check is one statement about a run of customers (`Scope`), all of them on one snapshot. A full check begins at
 the first entry, an incremental one after the version at which the customer was last found right. What is particular to
-grants is in billing.grant_checks, to payments and invoices in billing.payment_checks and invoice_checks, the usage side in metering.usage_checks and
-metering.movement_checks; all are run by metering.verification.
+grants is in billing.grant_checks, to payments and invoices in billing.payment_checks and billing.invoice_checks, the
+usage side in metering.usage_checks and metering.movement_checks; all are run by metering.verification.
 """
 
 from collections.abc import Sequence

@@ -1,19 +1,40 @@
 """Invoices: frozen documents, to look at."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils import timezone
+from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 
-from billing import documents, exports
+from billing import documents, exports, manual, receivables, received
+from billing.accounts import AccountClosed
 from billing.admin import html
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
+from billing.admin.payment_forms import ReceivedForm, received_text
 from billing.models import Invoice, InvoiceLine, InvoiceSeries
 from relayadmin.files import csv_response, pdf_response
-from relayadmin.money import amount_text
+from relayadmin.money import amount_text, cents_text
+
+
+def _recorded(request: HttpRequest, invoice: Invoice, form: ReceivedForm) -> str:
+    """Record what a valid form tells, for an invoice; what to say, or nothing where the form says why not."""
+    payment = replace(form.payment(), invoice_id=invoice.pk)
+    person = manual.Person(request.user.pk, request.user.get_username())
+    try:
+        return received_text(
+            received.record(customer_id=invoice.customer_id, payment=payment, person=person, at=timezone.now())
+        )
+    except received.InvalidPayment as error:
+        form.add_error(error.field if error.field in form.fields else None, f"{error}.")
+    except (received.RecordedBefore, AccountClosed) as error:
+        form.add_error("reference", f"{error}.")
+    return ""
+
 
 INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "danger", "void": "warning"}
 
@@ -21,7 +42,7 @@ INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "d
 @admin.register(Invoice)
 class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     empty_text = "No invoice yet; the first are issued when a month with usage has ended."
-    actions_detail = ("open_pdf", "lines_csv")
+    actions_detail: Any = ("record_payment", "open_pdf", "lines_csv")
     list_display = (
         "number",
         "customer_link",
@@ -70,6 +91,38 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     def not_there(self, request: HttpRequest) -> HttpResponse:
         messages.error(request, "There is no such invoice.")
         return see_other(html.list_url(Invoice))
+
+    def has_record_payment_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.record_payment")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
+        shown: list[UnfoldAction] = super().get_actions_detail(request, object_id)
+        invoice = self.get_object(request, str(object_id))
+        is_open = invoice is not None and invoice.status in receivables.OPEN
+        return shown if is_open else [one for one in shown if one.action_name != "billing_invoice_record_payment"]
+
+    @action(description="Record a payment…", url_path="record-payment", icon="payments", permissions=["record_payment"])
+    def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        invoice = self.get_object(request, object_id)
+        if invoice is None or invoice.status not in receivables.OPEN:
+            messages.error(request, "Nothing is due on it.")
+            return see_other(html.list_url(Invoice))
+        back = html.object_url(Invoice, invoice.pk)
+        asked = request.POST if request.method == "POST" else None
+        form = ReceivedForm(asked, initial={"pay_amount": cents_text(invoice.amount_due), "currency": "USD"})
+        if form.is_valid() and (said := _recorded(request, invoice, form)):
+            messages.success(request, said)
+            return see_other(back)
+        return self.ask_form(
+            request,
+            form,
+            title=f"Record a payment of {invoice.number}",
+            button="Record",
+            back=back,
+            text=f"{cents_text(invoice.amount_due)} USD are due. A bank transfer or cash that is there, once for each"
+            " reference; what is more than due is recorded as credit, on the customer's page.",
+            figures=self.figures(request, invoice),
+        )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import exchange, payment_accounts, top_ups
+from billing import exchange, payment_accounts, top_up_tax, top_ups
 from billing import stripe_gateway as gateway
 from billing.accounts import AccountClosed
 from billing.api.base import CustomerView, not_found
@@ -105,6 +105,7 @@ class TopUpOptionsView(CustomerView):
                     "sandbox": payment_accounts.is_sandbox(),
                     "minimum": bounds.top_up_minimum,
                     "maximum": bounds.top_up_maximum,
+                    "tax": top_up_tax.split(self.customer, bounds.top_up_minimum, at=datetime.now(UTC)).tax,
                     "presets": [parse_amount(preset) for preset in bounds.top_up_presets],
                     "currencies": exchange.offered(at=datetime.now(UTC)),
                 }

@@ -1,7 +1,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from billing.api import documents, payment_methods, receipts, recharge, top_ups, views
+from billing.api import billing_profile, documents, payment_methods, receipts, recharge, top_ups, views
 from billing.api.openapi import SchemaView
 
 
@@ -22,6 +22,7 @@ urlpatterns = [
     path("invoices/<slug:invoice_id>/pdf", documents.InvoicePdfView.as_view()),
     path("invoices/<slug:invoice_id>/lines.csv", documents.InvoiceLinesView.as_view()),
     path("credit-notes/<slug:note_id>/pdf", documents.CreditNotePdfView.as_view()),
+    path("billing-profile", billing_profile.BillingProfileView.as_view()),
     path("payment-methods", payment_methods.PaymentMethodsView.as_view()),
     path("payment-methods/setup", payment_methods.SetupView.as_view()),
     path("payment-methods/<slug:method_id>", payment_methods.PaymentMethodView.as_view()),

@@ -14,7 +14,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing_taxrat
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0140_invoices"),
+        ("billing", "0150_what_a_document_adds_up"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -80,7 +80,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="receipt",
             name="tax",
-            field=relayadmin.db.AmountField(db_default=0, default=0, help_text="The tax in the amount (USD)."),
+            field=relayadmin.db.AmountField(
+                db_default=0, default=0, help_text="The tax that was paid beside it (USD)."
+            ),
         ),
         migrations.AddField(
             model_name="receipt",

@@ -1,11 +1,10 @@
-"""What documents say beside their figures: why a line has another price, and that the money was not real."""
+"""What documents say beside their figures: why a line has another price, that the money was no real one, the language."""
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0150_what_a_document_adds_up"),
         ("billing", "0160_tax"),
     ]
 
@@ -27,5 +26,15 @@ class Migration(migrations.Migration):
                 help_text="Why its price is another one than usual: batch.",
                 max_length=200,
             ),
+        ),
+        migrations.AddField(
+            model_name="receipt",
+            name="language",
+            field=models.CharField(db_default="en", default="en", max_length=7),
+        ),
+        migrations.AddField(
+            model_name="receipt",
+            name="paper",
+            field=models.CharField(db_default="a4", default="a4", max_length=9),
         ),
     ]

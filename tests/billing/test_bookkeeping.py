@@ -1,4 +1,4 @@
-"""A month's summary: from entries, in the operator's time zone, adding up to zero, as the check of the ledger has it."""
+"""A month's summary: from entries, in the operator's time zone, adding up to zero as the check of the ledger has it."""
 
 import csv
 import io

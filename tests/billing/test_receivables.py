@@ -180,7 +180,9 @@ class TestPaying:
 
         def work() -> None:
             wallet = ledger.lock_wallets([payer.customer.pk])[payer.customer.pk]
-            write_offs.write_off(wallet, Decimal("2.10"), key="w", reason="lost", document="", actor="olga", at=now())
+            write_offs.write_off(
+                wallet, amount=Decimal("2.10"), key="w", reason="lost", document="", actor="olga", at=now()
+            )
 
         in_transaction(work)
         assert (again(invoice).amount_due, again(invoice).paid_by_credit) == (Decimal("10.00"), 0)
