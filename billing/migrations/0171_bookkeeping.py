@@ -18,8 +18,8 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.RunSQL(
-            "CREATE INDEX transfer_by_time ON billing_transfer USING brin (created_at);"
-            " CREATE INDEX entry_newest ON billing_entry USING brin (id);",
+            "CREATE INDEX transfer_by_time ON billing_transfer USING brin (created_at) WITH (autosummarize = on);"
+            " CREATE INDEX entry_newest ON billing_entry USING brin (id) WITH (autosummarize = on);",
             "DROP INDEX transfer_by_time; DROP INDEX entry_newest;",
         ),
     ]
