@@ -123,7 +123,9 @@ def _price_sets(events: int) -> tuple[list[tuple[int, int, Decimal]], Decimal]:
         for place, (model, public_id) in enumerate(cursor.fetchall(), start=1):
             prices = {meter: Decimal(price) / place for meter, price in _PRICES.items()}
             prices = {meter: price.quantize(Decimal("0.000000001")) for meter, price in prices.items()}
-            meters = {meter: {"charge": str(price), "cost": str(price), "per": 10**6} for meter, price in prices.items()}
+            meters = {
+                meter: {"charge": str(price), "cost": str(price), "per": 10**6} for meter, price in prices.items()
+            }
             content = json.dumps({"model": public_id, "channel": "anthropic", "plan": "list", "meters": meters})
             cursor.execute(
                 "INSERT INTO metering_priceset (digest, content, created_at) VALUES (%s, %s, now())"
@@ -152,8 +154,9 @@ _MAKE = (
         SELECT customer_id, id * 16, id, 'wallet', 100000, 100000, 1 FROM made
         UNION ALL SELECT customer_id, id * 16 + 1, id, 'cash:manual', -100000, NULL, NULL FROM made
     )
-    INSERT INTO billing_grant (customer_id, kind, amount, remaining, priority, reference, reason, transfer_id, created_at)
-    SELECT customer_id, 'paid', 100000, 100000 - %(charge)s * %(days)s, 0, '', '', id, %(period)s::date FROM made""",
+    INSERT INTO billing_grant (
+        customer_id, kind, amount, remaining, priority, reference, reason, transfer_id, created_at
+    ) SELECT customer_id, 'paid', 100000, 100000 - %(charge)s * %(days)s, 0, '', '', id, %(period)s::date FROM made""",
     f"""WITH made AS (
         INSERT INTO billing_transfer (customer_id, id, kind, key, period, reason, document, actor, created_at)
         SELECT c.id, nextval('billing_transfer_id_seq'), 'usage', 'bench ' || day, %(period)s, '', '', '',
@@ -174,11 +177,11 @@ _MAKE = (
     FROM {_CUSTOMERS} CROSS JOIN generate_series(1, %(days)s) day
     CROSS JOIN unnest(%(models)s::bigint[], %(sets)s::bigint[], %(charges)s::numeric[]) m (model, set, charge)
     ORDER BY c.id, day""",
-    f"""INSERT INTO metering_usageevent (customer_id, id, event_id, api_key_id, model_id, channel_id, price_set_id, period,
-        occurred_at, received_at, format, status, estimated, quantities, charge, cost, usage)
+    f"""INSERT INTO metering_usageevent (customer_id, id, event_id, api_key_id, model_id, channel_id, price_set_id,
+        period, occurred_at, received_at, format, status, estimated, quantities, charge, cost, usage)
     SELECT c.id, nextval('metering_eventkey_id_seq'), 'bench', 1, m.model, 1, m.set, %(period)s,
-           %(period)s::date + day * interval '1 day' - interval '14 hours', %(period)s::date, 'meters', 'completed', false,
-           '{{}}', round(m.charge / %(events)s, 15), round(m.charge / %(events)s, 15), '{{}}'
+           %(period)s::date + day * interval '1 day' - interval '14 hours', %(period)s::date, 'meters', 'completed',
+           false, '{{}}', round(m.charge / %(events)s, 15), round(m.charge / %(events)s, 15), '{{}}'
     FROM {_CUSTOMERS} CROSS JOIN generate_series(1, %(days)s) day
     CROSS JOIN unnest(%(models)s::bigint[], %(sets)s::bigint[], %(charges)s::numeric[]) m (model, set, charge)
     CROSS JOIN generate_series(1, %(events)s) ORDER BY c.id, day""",

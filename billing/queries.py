@@ -275,6 +275,6 @@ def invoices(*, customer_id: int) -> QuerySet[Invoice]:
     return (
         Invoice.objects.filter(customer_id=customer_id)
         .exclude(status=Invoice.Status.DRAFT)
-        .prefetch_related("lines")
+        .prefetch_related("lines", "taxes")
         .order_by("-pk")
     )

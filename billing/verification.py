@@ -2,8 +2,9 @@
 
 Every check is one statement about a run of customers (`Scope`), all of them on one snapshot. A full check begins at
 the first entry, an incremental one after the version at which the customer was last found right. What is particular to
-grants is in billing.grant_checks, to payments and invoices in billing.payment_checks and billing.invoice_checks, the
-usage side in metering.usage_checks and metering.movement_checks; all are run by metering.verification.
+grants is in billing.grant_checks, to payments and invoices in billing.payment_checks, invoice_checks and
+document_checks, the usage side in metering.usage_checks and metering.movement_checks; all are run by
+metering.verification.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.checks import HERE, SINCE, Difference, Scope, differences, fetch, rows_after
+from billing.document_checks import document_checks
 from billing.grant_checks import grant_checks, uses_sql
 from billing.invoice_checks import invoice_checks
 from billing.payment_checks import payment_checks
@@ -147,6 +149,7 @@ def check_accounts(scope: Scope) -> list[Difference]:
         *grant_checks(full=full),
         *payment_checks(full=full),
         *invoice_checks(full=full),
+        *document_checks(),
     ):
         found += differences(sql, scope)
     return found + differences(uses_sql(full=full), scope, by_page=full)

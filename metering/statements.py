@@ -217,7 +217,8 @@ def _parked() -> list[alarms.Sighting]:
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT p.period, count(*) FROM billing_customerclosing c"
-            " JOIN billing_periodclosing p ON p.id = c.closing_id JOIN billing_wallet w ON w.customer_id = c.customer_id"
+            " JOIN billing_periodclosing p ON p.id = c.closing_id"
+            " JOIN billing_wallet w ON w.customer_id = c.customer_id"
             " WHERE c.status = 'parked' AND (w.closed_through IS NULL OR w.closed_through < p.period)"
             " GROUP BY p.period ORDER BY p.period"
         )

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from billing import billing_profiles, credits, ledger, receivables, received, taxes
+from billing import billing_profiles, credits, invoicing, ledger, receivables, received, taxes
 from billing.manual import Person
 from billing.models import BillingProfile, Entry, Invoice, InvoiceLine, InvoiceTax, TaxRate, TopUp
 from relayadmin.db import in_transaction
@@ -56,7 +56,7 @@ def issue(payer: Payer, exact: str, *, period: date = PERIOD, at: datetime = ISS
 
     def work() -> Invoice:
         wallet = ledger.lock_wallets([payer.customer.pk])[payer.customer.pk]
-        sequence = Invoice.objects.count() + 1
+        sequence = invoicing.next_number("INV", 2026)
         invoice = Invoice(
             customer=payer.customer,
             series="INV",

@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.api.fields import Amount, Cents, Moment, Month, NoUnknownFields, Text
-from billing.models import Grant, Invoice, Transfer
+from billing.models import BillingProfile, Grant, Invoice, Transfer
 
 # Drafts are not shown.
 INVOICE_STATUS = [choice for choice in Invoice.Status.choices if choice[0] != Invoice.Status.DRAFT]
@@ -94,11 +94,47 @@ class InvoiceLineSerializer(serializers.Serializer[Any]):
     quantity = Quantity(allow_null=True)
     unit_price = Amount(allow_null=True)
     per = serializers.IntegerField(allow_null=True)
+    note = serializers.CharField(help_text="Why its price is another one than usual, such as `batch`; or empty.")
+    multiplier = Amount(allow_null=True, help_text="Of a meter of caching: its price as a multiple of input's.")
     amount = Amount()
 
 
+class _SupplierSerializer(serializers.Serializer[Any]):
+    """Who issued it, as it was then."""
+
+    name = serializers.CharField(source="supplier_name")
+    address = serializers.CharField(source="supplier_address")
+    tax_number = serializers.CharField(source="supplier_tax_number")
+    email = serializers.CharField(source="supplier_email")
+
+
+class _InvoicedSerializer(serializers.Serializer[Any]):
+    """Whom it was issued to, as they were then."""
+
+    name = serializers.CharField(source="customer_name")
+    address = serializers.CharField(source="customer_address")
+    country = serializers.CharField(source="customer_country")
+    tax_number = serializers.CharField(source="customer_tax_number")
+    email = serializers.CharField(source="customer_email")
+    order_reference = serializers.CharField()
+
+
+class InvoiceTaxSerializer(serializers.Serializer[Any]):
+    """base × rate = amount, half up to the cent."""
+
+    name = serializers.CharField()
+    rate = serializers.CharField(help_text="A share: 0.21000 is 21 %.")
+    base = Cents()
+    amount = Cents()
+    is_reverse_charge = serializers.BooleanField()
+    note = serializers.CharField()
+
+
 class InvoiceSerializer(serializers.Serializer[Any]):
-    """Lines add up to the subtotal; subtotal + tax = total = paid_by_credit + amount_due."""
+    """Lines add up to the subtotal; subtotal + tax = total.
+
+    opening_balance + topped_up + other_movements − the lines without rounding = closing_balance.
+    """
 
     id = serializers.CharField(source="public_id", help_text="inv_…")
     number = serializers.CharField()
@@ -114,3 +150,22 @@ class InvoiceSerializer(serializers.Serializer[Any]):
     paid_by_credit = Cents()
     amount_due = Cents()
     currency = serializers.CharField()
+    terms = serializers.ChoiceField(BillingProfile.Terms.choices)
+    is_sandbox = serializers.BooleanField(help_text="Paid with test payments: no real money.")
+    due_on = serializers.DateField(allow_null=True, help_text="Null: nothing is due.")
+    supplier = _SupplierSerializer(source="*")
+    customer = _InvoicedSerializer(source="*")
+    language = serializers.CharField()
+    timezone = serializers.CharField(help_text="It bounds the period.")
+    taxes = InvoiceTaxSerializer(many=True)
+    cache_savings = Amount(
+        source="savings", help_text="What cached tokens would have cost as input, less what they did cost."
+    )
+    paid_by_paid = Amount(help_text="The part of the lines that paid credit paid for.")
+    paid_by_promotional = Amount(help_text="The part that promotional and goodwill credit paid for.")
+    charged_as_debt = Amount(help_text="The part for which there was no credit when it was used.")
+    opening_balance = Amount(help_text="The wallet's, when the period began.")
+    topped_up = Amount(help_text="Paid credit that came in the period.")
+    other_movements = Amount(help_text="What else makes the one balance the other; charged_elsewhen included.")
+    charged_elsewhen = Amount(help_text="Usage on it charged outside the period, less usage of others charged inside.")
+    closing_balance = Amount(help_text="The wallet's, when the period ended.")

@@ -30,9 +30,7 @@ class Migration(migrations.Migration):
             "invoice",
             "next_version",
             models.BigIntegerField(
-                db_default=0,
-                default=0,
-                help_text="The wallet's version from which the next document reads its movements.",
+                help_text="The wallet's version from which the next document reads its movements.", null=True
             ),
         ),
         migrations.AlterField(

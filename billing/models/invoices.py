@@ -106,7 +106,7 @@ class Invoice(models.Model):
     voided_by = models.CharField(max_length=150, blank=True, db_default="")
     voided_because = models.CharField(max_length=500, blank=True, db_default="")
     next_version = models.BigIntegerField(
-        default=0, db_default=0, help_text="The wallet's version from which the next document reads its movements."
+        null=True, help_text="The wallet's version from which the next document reads its movements."
     )
 
     class Meta:

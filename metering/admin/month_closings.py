@@ -105,9 +105,11 @@ class PeriodClosingAdmin(WorkAdmin):
         return [
             Figure("Issued", f"{found.issued:,}", share, issued),
             Figure("Nothing to invoice", f"{found.nothing:,}", "closed before, or nothing left", of["nothing"]),
-            Figure("Parked", f"{found.parked:,}", "figures don't agree", of["parked"], "danger" if found.parked else ""),
+            Figure(
+                "Parked", f"{found.parked:,}", "figures don't agree", of["parked"], "danger" if found.parked else ""
+            ),
             Figure("Remaining", f"{found.waiting:,}", "customers", tone="info" if found.waiting else ""),
-            Figure("Rate", f"{found.per_second:,.1f}", "a second" + (", over the last minute" if found.waiting else "")),
+            Figure("Rate", f"{found.per_second:,.1f}", "a second" + (", in the last minute" if found.waiting else "")),
             Figure("Estimated end", ends, "UTC" if found.ends_at else "nothing is running"),
         ]
 
@@ -139,9 +141,7 @@ class PeriodClosingAdmin(WorkAdmin):
         form = MonthForm(request.POST) if request.method == "POST" else MonthForm(initial=initial)
         if form.is_valid():
             try:
-                closing = statements.begin(
-                    period=form.cleaned_data["period"], at=timezone.now(), actor=who(request)
-                )
+                closing = statements.begin(period=form.cleaned_data["period"], at=timezone.now(), actor=who(request))
             except statements.PeriodNotOver as error:
                 form.add_error("period", sentence(error))
             else:

@@ -1,14 +1,13 @@
 """Closing months: lines that recompute, numbers without gaps, each month once."""
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connection
 
-from billing.models import Invoice, InvoiceSeries, OperatorSettings
+from billing import period_closing
+from billing.models import Alarm, CustomerClosing, Invoice, OperatorSettings, PeriodClosing
 from billing.periods import bounds
 from metering import statements
 from metering.models import UsageHour
@@ -132,42 +131,104 @@ class TestSchedule:
             ("2026-11-01T05:59:59Z", False),
             ("2026-11-01T06:00:00Z", True),
             ("2026-11-02T05:59:59Z", True),
-            ("2026-11-02T06:00:00Z", True),
-            ("2026-11-30T23:00:00Z", True),
+            ("2026-11-02T06:00:00Z", False),
+            ("2026-11-30T23:00:00Z", False),
         ],
     )
-    def test_the_last_month_is_closed_once_the_grace_period_is_over(self, at: str, is_due: bool) -> None:
-        payer = make_payer()
-        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
-        result = statements.close_last_month(at=datetime.fromisoformat(at))
-        assert (result is not None) == is_due
-        assert Invoice.objects.filter(customer=payer.customer).exists() == is_due
+    def test_a_month_is_begun_in_the_day_after_its_grace_period(self, at: str, is_due: bool) -> None:
+        make_used_october()
+        closing = statements.begin_due(at=datetime.fromisoformat(at))
+        assert (closing is not None) == is_due
+        assert closing is None or closing.period == OCTOBER
+
+    def test_the_grace_period_ends_by_the_operators_clock(self) -> None:
+        OperatorSettings.objects.update(timezone="America/New_York", closing_grace_hours=2)
+        make_used_october()
+        assert statements.begin_due(at=datetime(2026, 11, 1, 5, 59, tzinfo=UTC)) is None
+        assert statements.begin_due(at=datetime(2026, 11, 1, 6, 0, tzinfo=UTC)) is not None
+
+    def test_a_closed_month_is_left_alone(self) -> None:
+        payer = make_used_october()
+        at = datetime(2026, 11, 1, 7, tzinfo=UTC)
+        assert statements.begin_due(at=at) is not None
+        close(payer, at=at)
+        assert statements.begin_due(at=at) is None
 
 
-@pytest.mark.usefixtures("committed")
-def test_four_runs_at_once_issue_each_invoice_once_and_leave_no_gap() -> None:
-    payers, relay = [make_payer(name=f"P{number}") for number in range(12)], Relay()
-    relay.report(*[make_event(payer, occurred_at="2019-05-15T12:00:00Z") for payer in payers])
-    before = _last_number()
-
-    def run(_: int) -> statements.Closed:
-        try:
-            return statements.close_invoices(period=date(2019, 5, 1), at=datetime(2026, 11, 20, tzinfo=UTC))
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(run, range(4)))
-
-    assert sum(result.issued for result in results) == 12
-    assert {result.issued + result.skipped for result in results} == {results[0].issued + results[0].skipped}
-    invoices = Invoice.objects.filter(customer__in=[payer.customer for payer in payers])
-    assert sorted(invoices.values_list("sequence", flat=True)) == list(range(before + 1, before + 13))
+def make_used_october() -> Payer:
+    payer = make_payer()
+    Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
+    return payer
 
 
-def _last_number() -> int:
-    row = InvoiceSeries.objects.filter(series="INV", year=2026).first()
-    return row.last_number if row else 0
+def open_alarms() -> dict[str, str]:
+    """By kind, the month it is about."""
+    rows = Alarm.objects.filter(kind__startswith="closing.", resolved_at=None)
+    return dict(rows.values_list("kind", "subject"))
+
+
+@pytest.mark.django_db
+class TestWatch:
+    def test_a_month_that_nobody_closed_raises_an_alarm_until_a_person_starts_it(self) -> None:
+        make_used_october()
+        statements.watch(at=datetime(2026, 11, 1, 7, tzinfo=UTC))
+        assert open_alarms() == {}, "the schedule still has time"
+        statements.watch(at=datetime(2026, 11, 3, tzinfo=UTC))
+        assert open_alarms() == {"closing.missed": "2026-10"}
+        at = datetime(2026, 11, 3, 1, tzinfo=UTC)
+        assert statements.close_invoices(period=OCTOBER, at=at, actor="olga").issued == 1
+        statements.watch(at=at)
+        assert open_alarms() == {}
+        closing = PeriodClosing.objects.get(period=OCTOBER)
+        assert closing.begun_by == "olga"
+        assert closing.ended_at is not None
+
+    def test_usage_that_comes_after_the_closing_is_no_missed_month(self) -> None:
+        statements.close_invoices(period=OCTOBER, at=NOVEMBER_2)
+        make_used_october()
+        statements.watch(at=datetime(2026, 11, 3, tzinfo=UTC))
+        assert open_alarms() == {}
+
+    def test_a_closing_that_nobody_works_off_stands_still(self) -> None:
+        make_used_october()
+        statements.begin(period=OCTOBER, at=NOVEMBER_2)
+        statements.watch(at=NOVEMBER_2 + timedelta(minutes=14))
+        assert open_alarms() == {}
+        statements.watch(at=NOVEMBER_2 + timedelta(minutes=16))
+        assert open_alarms() == {"closing.stalled": "2026-10"}
+
+    def test_parked_customers_are_told_and_closed_once_their_figures_agree(self) -> None:
+        payer, other = make_used_october(), make_used_october()
+        UsageHour.objects.filter(customer=payer.customer).update(charge=Decimal("0.03"))
+        closed = statements.close_invoices(period=OCTOBER, at=NOVEMBER_2)
+        assert (closed.issued, closed.failed) == (1, 1)
+        row = CustomerClosing.objects.get(customer=payer.customer)
+        assert (row.status, "0.029250 USD, but 0.030000 USD" in row.difference) == ("parked", True)
+        statements.watch(at=NOVEMBER_2)
+        assert open_alarms() == {"closing.parked": "2026-10"}
+
+        again = statements.close_invoices(period=OCTOBER, at=NOVEMBER_2)
+        assert (again.issued, again.failed) == (0, 1), "nothing is issued as long as they differ"
+        UsageHour.objects.filter(customer=payer.customer).update(charge=Decimal("0.02925"))
+        mended = statements.close_invoices(period=OCTOBER, at=NOVEMBER_2)
+        assert (mended.issued, mended.failed) == (1, 0)
+        statements.watch(at=NOVEMBER_2 + timedelta(minutes=1))
+        assert open_alarms() == {}
+        row.refresh_from_db()
+        assert (row.status, row.difference) == ("issued", "")
+        assert Invoice.objects.filter(customer__in=[payer.customer, other.customer]).count() == 2
+
+    def test_progress_counts_every_customer_once(self) -> None:
+        make_used_october(), make_used_october()
+        parked = make_used_october()
+        UsageHour.objects.filter(customer=parked.customer).update(charge=Decimal("0.03"))
+        closing = statements.begin(period=OCTOBER, at=NOVEMBER_2)
+        found = period_closing.progress_of([closing], at=NOVEMBER_2)[closing.pk]
+        assert (found.issued, found.parked, found.waiting, found.customers) == (0, 0, 3, 3)
+        statements.work_off(closing, at=NOVEMBER_2)
+        found = period_closing.progress_of([closing], at=datetime.now(UTC))[closing.pk]
+        assert (found.issued, found.parked, found.waiting, found.customers) == (2, 1, 0, 3)
+        assert found.ends_at is None
 
 
 @pytest.mark.django_db
@@ -181,10 +242,3 @@ class TestOddities:
         )
         assert close(payer).issued == 1
         assert close(other).issued == 1
-
-    def test_a_closed_month_is_left_alone_by_the_schedule(self) -> None:
-        payer = make_payer()
-        Relay().report(make_event(payer, occurred_at="2026-10-15T12:00:00Z"))
-        at = datetime(2026, 11, 5, tzinfo=UTC)
-        assert statements.close_last_month(at=at) is not None
-        assert statements.close_last_month(at=at) is None

@@ -1,0 +1,81 @@
+"""Workers that close 2,000 customers' month are killed in the middle of it, twice; whoever comes after finishes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+import msgspec
+import pytest
+from django.db import connection
+
+from bench import invoices as month
+from billing.models import Customer, CustomerClosing, Invoice, InvoiceSeries, PeriodClosing
+from metering import statements
+from relayadmin.embedded.home import PROJECT
+from tests.concurrency.racing import assert_books_are_right, wait_until
+
+PERIOD = date(2012, 6, 1)
+CUSTOMERS = 2_000
+KILLED_AFTER = (300, 1_000)
+
+
+@pytest.fixture
+def customers(committed: None) -> Iterator[list[int]]:
+    """2,000 customers with a used month, as settlement writes it."""
+    name = month.make("killed", PERIOD, CUSTOMERS, days=2, events=1)
+    yield list(Customer.objects.filter(name=name).order_by("pk").values_list("pk", flat=True))
+    connection.close()
+
+
+def start_closing() -> "subprocess.Popen[bytes]":
+    """The command, in a process of its own and on this test's database."""
+    at = connection.settings_dict
+    address = f"postgres://{at['USER']}:{at['PASSWORD']}@{at['HOST']}:{at['PORT']}/{at['NAME']}"
+    command = [sys.executable, "manage.py", "close_invoices", "--period", f"{PERIOD:%Y-%m}"]
+    return subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, "DATABASE_URL": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def issued() -> int:
+    return Invoice.objects.filter(period=PERIOD).count()
+
+
+def test_killed_twice_the_rerun_finishes_and_nothing_is_issued_twice(customers: list[int]) -> None:
+    series = InvoiceSeries.objects.filter(series="INV", year=datetime.now(UTC).year).first()
+    before = series.last_number if series else 0
+    for enough in KILLED_AFTER:
+        workers = [start_closing(), start_closing()]
+        wait_until(lambda enough=enough: issued() >= enough)
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+        assert [worker.wait() for worker in workers] == [-signal.SIGKILL] * 2
+        for worker in workers:
+            worker.communicate()
+        assert issued() < CUSTOMERS, "they were killed in the middle of it"
+
+    left = CUSTOMERS - issued()
+    last = start_closing()
+    told, errors = last.communicate(timeout=300)
+    assert last.returncode == 0, errors.decode()
+    answer = msgspec.json.decode(told)
+    assert answer["failed"] == 0
+    assert 0 < answer["issued"] <= left, "an orphaned transaction may have ended after the look"
+
+    found = Invoice.objects.filter(period=PERIOD)
+    assert Counter(found.values_list("customer_id", flat=True)) == Counter(customers)
+    assert sorted(found.values_list("sequence", flat=True)) == list(range(before + 1, before + CUSTOMERS + 1))
+    assert set(CustomerClosing.objects.filter(closing__period=PERIOD).values_list("status", flat=True)) == {"issued"}
+    assert PeriodClosing.objects.get(period=PERIOD).ended_at is not None
+    closed = statements.close_invoices(period=PERIOD, at=datetime.now(UTC))
+    assert (closed.issued, closed.failed) == (0, 0)
+    for invoice in found.order_by("?")[:3]:
+        assert invoice.lines.exclude(quantity=None).count() == month.MODELS * 5
