@@ -38,6 +38,7 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "multiplier": ("× input price", "× precio de entrada", "× 输入单价"),
     "amount_in": ("Amount ({currency})", "Importe ({currency})", "金额（{currency}）"),
     "priced_per": ("priced per {per}", "precio por {per}", "按每 {per} 计价"),
+    "in_part": ("a part of the line", "parte de la línea", "部分金额"),
     "taken_back": ("taken back", "anulado", "冲回"),
     "used_in": ("Usage of {month}", "Consumo de {month}", "{month}用量"),
     "used_earlier": (
@@ -45,7 +46,6 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         "Consumo de {month}, recibido tras el cierre de ese mes",
         "{month}用量（该月结账后补报）",
     ),
-    "credited_lines": ("What is taken back", "Conceptos anulados", "冲回项目"),
     # Sums.
     "exact_total": ("Sum of the lines", "Suma de las líneas", "明细合计"),
     "rounding": ("Rounding to the cent", "Redondeo al céntimo", "舍入至分"),

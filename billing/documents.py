@@ -23,15 +23,15 @@ _PRICE_DECIMALS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A line of either kind of document, as the table shows it."""
+    """A line of either kind of document, as the table shows it; a part of a line has no quantity and no unit price."""
 
     usage_period: date | None
     model: str
     meter: str
     description: str
     note: str
-    quantity: Decimal
-    unit_price: Decimal
+    quantity: Decimal | None
+    unit_price: Decimal | None
     per: int
     multiplier: Decimal | None
     amount: Decimal
@@ -72,7 +72,7 @@ def credit_note_pdf(note: CreditNote) -> bytes:
     prefetch_related_objects([note], "lines__invoice_line", "invoice__taxes", "invoice__customer")
     invoice = note.invoice
     say, zone = words(invoice.language), ZoneInfo(invoice.timezone)
-    lines = [_credited(line) for line in note.lines.all() if line.quantity is not None]
+    lines = [_credited(line) for line in note.lines.all() if not _is_rounding(line)]
     exact = total([line.amount for line in lines])
     money = _money(say, invoice.currency)
     taxes = list(invoice.taxes.all())
@@ -186,6 +186,10 @@ def _split(lines: Sequence[InvoiceLine]) -> tuple[list[InvoiceLine], Decimal]:
     return usage, total([line.amount for line in lines if line.quantity is None])
 
 
+def _is_rounding(line: CreditNoteLine) -> bool:
+    return line.invoice_line is not None and line.invoice_line.quantity is None
+
+
 def _shown(line: InvoiceLine) -> _Shown:
     return _Shown(
         usage_period=line.usage_period,
@@ -195,7 +199,7 @@ def _shown(line: InvoiceLine) -> _Shown:
         note=line.note,
         quantity=line.quantity,
         unit_price=line.unit_price,
-        per=line.per or 1,
+        per=line.per or _MILLION,
         multiplier=line.multiplier,
         amount=line.amount,
     )
@@ -210,9 +214,9 @@ def _credited(line: CreditNoteLine) -> _Shown:
         description=line.description,
         note=of.note if of else "",
         quantity=line.quantity,
-        unit_price=line.unit_price if line.unit_price is not None else Decimal(0),
-        per=line.per or 1,
-        multiplier=of.multiplier if of else None,
+        unit_price=line.unit_price,
+        per=line.per or _MILLION,
+        multiplier=of.multiplier if of and line.quantity is not None else None,
         amount=line.amount,
     )
 
@@ -221,7 +225,7 @@ def _table(lines: Sequence[_Shown], say: Words, currency: str, *, period: date) 
     """Lines by the month of their use, then by model; a multiplier's column only where there is one."""
     has_multipliers = any(line.multiplier is not None for line in lines)
     widths = (
-        decimals([line.unit_price for line in lines], at_least=_PRICE_DECIMALS),
+        decimals([line.unit_price for line in lines if line.unit_price is not None], at_least=_PRICE_DECIMALS),
         decimals([line.multiplier for line in lines if line.multiplier is not None], at_least=0),
         decimals([line.amount for line in lines], at_least=_AMOUNT_DECIMALS),
     )
@@ -235,14 +239,14 @@ def _table(lines: Sequence[_Shown], say: Words, currency: str, *, period: date) 
 
     def row(line: _Shown) -> Row:
         price_width, multiplier_width, amount_width = widths
-        multiplier = "" if line.multiplier is None else say.number(line.multiplier, width=multiplier_width)
+        price, multiple = line.unit_price, line.multiplier
         return Row(
             text=say.text_or(f"meter.{line.meter}", line.description),
             note=_remark(line, say),
             cells=[
-                say.number(line.quantity),
-                say.number(line.unit_price, at_least=_PRICE_DECIMALS, width=price_width),
-                *([multiplier] if has_multipliers else []),
+                "" if line.quantity is None else say.number(line.quantity),
+                "" if price is None else say.number(price, at_least=_PRICE_DECIMALS, width=price_width),
+                *(["" if multiple is None else say.number(multiple, width=multiplier_width)] * has_multipliers),
                 say.number(line.amount, at_least=_AMOUNT_DECIMALS, width=amount_width),
             ],
         )
@@ -271,7 +275,9 @@ def _remark(line: _Shown, say: Words) -> str:
     parts = [say.text_or(f"note.{part}", part) for part in line.note.split(", ") if part]
     if line.per != _MILLION:
         parts.append(say.text("priced_per", per=say.number(line.per)))
-    if line.quantity < 0:
+    if line.quantity is None:
+        parts.append(say.text("in_part"))
+    elif line.quantity < 0:
         parts.append(say.text("taken_back"))
     return ", ".join(parts)
 

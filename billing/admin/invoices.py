@@ -13,10 +13,12 @@ from billing import documents, exports, manual, receivables, received
 from billing.accounts import AccountClosed
 from billing.admin import html
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
+from billing.admin.credit_notes import CreditForm, VoidForm
+from billing.admin.credit_notes import ask as ask_credit_note
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedForm, received_text
-from billing.models import Invoice, InvoiceLine, InvoiceSeries
+from billing.models import BillingProfile, Invoice, InvoiceLine, InvoiceSeries
 from relayadmin.files import csv_response, pdf_response
 from relayadmin.money import amount_text, cents_text
 
@@ -42,7 +44,7 @@ INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "d
 @admin.register(Invoice)
 class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     empty_text = "No invoice yet; the first are issued when a month with usage has ended."
-    actions_detail: Any = ("record_payment", "open_pdf", "lines_csv")
+    actions_detail: Any = ("open_pdf", "lines_csv", "record_payment", "credit", "void")
     list_display = (
         "number",
         "customer_link",
@@ -98,8 +100,59 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
         shown: list[UnfoldAction] = super().get_actions_detail(request, object_id)
         invoice = self.get_object(request, str(object_id))
-        is_open = invoice is not None and invoice.status in receivables.OPEN
-        return shown if is_open else [one for one in shown if one.action_name != "billing_invoice_record_payment"]
+        if invoice is None or invoice.terms != BillingProfile.Terms.ON_ACCOUNT:
+            return []
+        hidden = set() if invoice.status in receivables.OPEN else {"record_payment"}
+        if invoice.status in {Invoice.Status.DRAFT, Invoice.Status.VOID}:
+            hidden |= {"credit", "void"}
+        return [one for one in shown if one.action_name not in {f"billing_invoice_{name}" for name in hidden}]
+
+    def has_credit_invoice_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.credit_invoice")
+
+    @action(description="Credit…", url_path="credit", icon="undo", permissions=["credit_invoice"])
+    def credit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._take_back(
+            request,
+            object_id,
+            CreditForm,
+            "Credit",
+            "Takes lines back, with tax in proportion, by a credit note with a number of its own. It lowers what is"
+            " due; what was paid becomes credit.",
+        )
+
+    @action(description="Void…", url_path="void", icon="block", permissions=["credit_invoice"])
+    def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._take_back(
+            request,
+            object_id,
+            VoidForm,
+            "Void",
+            "Takes back all that is left of it, by a credit note; it is void then.",
+        )
+
+    def _take_back(
+        self, request: HttpRequest, object_id: str, kind: type[VoidForm], word: str, text: str
+    ) -> HttpResponse:
+        invoice = self.get_object(request, object_id)
+        if invoice is None:
+            messages.error(request, "There is no such invoice.")
+            return see_other(html.list_url(Invoice))
+        back = html.object_url(Invoice, invoice.pk)
+        form = kind(request.POST) if request.method == "POST" else kind.fresh()
+        if form.is_valid() and (said := ask_credit_note(request, invoice, form)):
+            messages.success(request, said)
+            return see_other(back)
+        return self.ask_form(
+            request,
+            form,
+            title=f"{word} {invoice.number}",
+            button=word,
+            back=back,
+            text=text,
+            figures=self.figures(request, invoice),
+            is_dangerous=True,
+        )
 
     @action(description="Record a payment…", url_path="record-payment", icon="payments", permissions=["record_payment"])
     def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:

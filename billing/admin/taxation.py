@@ -20,7 +20,7 @@ from billing.admin.forms import AmountFormField
 from billing.admin.ledger import CustomerColumn
 from billing.admin.profile_forms import country_choices, number_text, percent
 from billing.countries import names
-from billing.models import BillingProfile, TaxRate
+from billing.models import BillingProfile, Invoice, InvoiceTax, TaxRate
 
 TERMS_TONES = {"prepaid": "info", "on_account": "warning"}
 
@@ -132,3 +132,30 @@ class BillingProfileAdmin(CustomerColumn, ReadOnlyAdmin):
     @display(description="Tax number")
     def number(self, obj: BillingProfile) -> str:
         return number_text(obj) or html.NOTHING
+
+
+@admin.register(InvoiceTax)
+class InvoiceTaxAdmin(ReadOnlyAdmin):
+    list_display = ("invoice_link", "name", "percentage", "base_amount", "tax_amount", "is_reverse_charge", "note")
+    list_filter = ("name", "is_reverse_charge")
+    list_select_related = ("invoice",)
+    search_fields = ("invoice__number__iexact", "invoice__public_id__exact")
+    search_help_text = "Invoice number or inv_… id"
+    fields = ("invoice_link", "name", "percentage", "base_amount", "tax_amount", "is_reverse_charge", "note")
+    sortable_by = ()
+
+    @display(description="Invoice")
+    def invoice_link(self, obj: InvoiceTax) -> str:
+        return html.link(html.object_url(Invoice, obj.invoice_id), obj.invoice.number)
+
+    @display(description="Rate")
+    def percentage(self, obj: InvoiceTax) -> str:
+        return percent(obj.rate)
+
+    @display(description="Of")
+    def base_amount(self, obj: InvoiceTax) -> str:
+        return html.amount(obj.base)
+
+    @display(description="Tax")
+    def tax_amount(self, obj: InvoiceTax) -> str:
+        return html.amount(obj.amount)

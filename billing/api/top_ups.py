@@ -78,7 +78,7 @@ class TopUpsView(CustomerView):
         # Committed here, so that whatever happens next, a row knows of it.
         answer = once(request, work)
         if answer.data["checkout_url"] is None:
-            answer.data = dict(TopUpSerializer(_opened(answer.data["id"], at)).data)
+            answer.data = dict(TopUpSerializer(opened(answer.data["id"], at)).data)
             amend(request, answer.data)
         return answer
 
@@ -136,7 +136,7 @@ def _started(customer_id: int, asked: dict[str, Any], request: Request, at: date
         raise ApiError(403, "customer_closed", "This account is closed: it takes no payments.") from error
 
 
-def _opened(public_id: str, at: datetime) -> TopUp:
+def opened(public_id: str, at: datetime) -> TopUp:
     """A top-up with its page, opened now unless it was before."""
     row = TopUp.objects.get(public_id=public_id)
     try:

@@ -1,7 +1,17 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from billing.api import billing_profile, documents, payment_methods, receipts, recharge, top_ups, views
+from billing.api import (
+    billing_profile,
+    credit_notes,
+    documents,
+    invoice_payments,
+    payment_methods,
+    receipts,
+    recharge,
+    top_ups,
+    views,
+)
 from billing.api.openapi import SchemaView
 
 
@@ -22,6 +32,9 @@ urlpatterns = [
     path("invoices/<slug:invoice_id>/pdf", documents.InvoicePdfView.as_view()),
     path("invoices/<slug:invoice_id>/lines.csv", documents.InvoiceLinesView.as_view()),
     path("credit-notes/<slug:note_id>/pdf", documents.CreditNotePdfView.as_view()),
+    path("invoices/<slug:invoice_id>/pay", invoice_payments.InvoicePaymentView.as_view()),
+    path("credit-notes", credit_notes.CreditNotesView.as_view()),
+    path("credit-notes/<slug:credit_note_id>", credit_notes.CreditNoteView.as_view()),
     path("billing-profile", billing_profile.BillingProfileView.as_view()),
     path("payment-methods", payment_methods.PaymentMethodsView.as_view()),
     path("payment-methods/setup", payment_methods.SetupView.as_view()),

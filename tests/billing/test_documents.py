@@ -261,12 +261,20 @@ def test_a_credit_note_names_its_invoice_its_reason_and_its_lines(
         per=1_000_000,
         amount=Decimal("7.5"),
     )
+    part = CreditNoteLine.objects.create(
+        credit_note=note,
+        position=2,
+        invoice_line=invoice.lines.get(meter="input"),
+        description="x",
+        amount=Decimal("0.012345"),
+    )
     say = words(language)
     text = plain(text_of_pdf(documents.credit_note_pdf(note)))
     assert plain(f"{say.text('credit_note')} CN-2026-000001") in text
     assert plain(f"INV-2026-000001, {say.day(ISSUED.date())}") in text
     assert plain("Charged twice *bold*") in text
     assert plain(f"{say.text('meter.output')} {say.number(500_000)} {say.number(15, at_least=2)}") in text
+    assert plain(f"{say.text('meter.input')} {say.text('in_part')} {say.number(part.amount)}") in text
     assert plain(f"{say.text('total_credited')} {say.money(Decimal('9.08'), 'USD')}") in text
     assert plain(f"IVA {say.percent(Decimal('0.21'))} {say.money(Decimal('1.58'), 'USD')}") in text
     assert (plain(say.text("lowers_due", number=invoice.number)) in text) == moves

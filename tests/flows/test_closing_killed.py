@@ -16,7 +16,7 @@ from bench import invoices as month
 from billing.models import Customer, CustomerClosing, Invoice, InvoiceSeries, PeriodClosing
 from metering import statements
 from relayadmin.embedded.home import PROJECT
-from tests.concurrency.racing import assert_books_are_right, wait_until
+from tests.concurrency.racing import wait_until
 
 PERIOD = date(2012, 6, 1)
 CUSTOMERS = 2_000
