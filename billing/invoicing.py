@@ -11,7 +11,7 @@ from django.db import connection
 from billing import ledger, notices, receivables
 from billing.billing_profiles import profile_of
 from billing.invoice_movements import Movements
-from billing.models import BillingProfile, Customer, Invoice, InvoiceTax, OperatorSettings
+from billing.models import BillingProfile, Customer, Invoice, InvoiceTax, OperatorSettings, TopUp
 from billing.periods import bounds, next_month
 from billing.taxes import Tax, taxes_of
 from relayadmin.db import copy_rows, copy_text, server_cursor
@@ -30,7 +30,8 @@ class AlreadyClosed(Exception):
 class Line:
     """quantity × unit price ÷ per = amount, in USD; `usage_period` is the month the usage happened in.
 
-    `multiplier`: of a meter of caching, its price as a multiple of the input price; None where there is none.
+    `multiplier`: of a meter of caching, its price as a multiple of the input price; None where there is none. `note`:
+    why its price is another one than usual, such as "batch".
     """
 
     usage_period: date
@@ -41,6 +42,7 @@ class Line:
     unit_price: Decimal
     per: int
     multiplier: Decimal | None = None
+    note: str = ""
 
     @property
     def amount(self) -> Decimal:
@@ -120,6 +122,7 @@ def _document(
         language=profile.language,
         paper=profile.paper,
         timezone=zone.key,
+        is_sandbox=TopUp.objects.filter(customer=customer, is_sandbox=True, status=TopUp.Status.PAID).exists(),
         opening_balance=moved.opening_balance,
         closing_balance=moved.closing_balance,
         topped_up=moved.topped_up,
@@ -132,7 +135,7 @@ def _document(
 
 
 _LINE_COLUMNS = (
-    "invoice_id, position, usage_period, description, model, meter, quantity, unit_price, per, multiplier, amount"
+    "invoice_id, position, usage_period, description, model, meter, note, quantity, unit_price, per, multiplier, amount"
 )
 
 
@@ -143,13 +146,13 @@ def _write_lines(lines: Sequence[Line], rounding: Decimal) -> int:
         (number,) = cursor.fetchone() or (0,)
         rows = [
             f"{number}\t{position}\t{line.usage_period}\t{copy_text(line.description)}\t{copy_text(line.model)}"
-            f"\t{line.meter}\t{line.quantity}\t{line.unit_price}\t{line.per}"
+            f"\t{line.meter}\t{copy_text(line.note)}\t{line.quantity}\t{line.unit_price}\t{line.per}"
             f"\t{_NULL if line.multiplier is None else line.multiplier}\t{line.amount}"
             for position, line in enumerate(lines, start=1)
         ]
         if rounding:
             nothing = "\t".join([_NULL] * 4)
-            rows.append(f"{number}\t{len(rows) + 1}\t{_NULL}\t{ROUNDING}\t\t\t{nothing}\t{rounding}")
+            rows.append(f"{number}\t{len(rows) + 1}\t{_NULL}\t{ROUNDING}\t\t\t\t{nothing}\t{rounding}")
         copy_rows(cursor, "billing_invoiceline", _LINE_COLUMNS, rows)
     return int(number)
 

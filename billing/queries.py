@@ -1,5 +1,6 @@
 """Every read of money that spans models; one customer's, never all."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -210,15 +211,35 @@ def statement(
     wanted = {"customer": customer_id, "start": only.start, "end": only.end, "kind": only.kind}
     before = 2**63 - 1 if before_version is None else before_version
     first, last = _versions(wanted) if only != StatementFilter() else (0, before - 1)
+    return _statement_page(wanted, first, min(before, last + 1), limit)
+
+
+def whole_statement(
+    *, customer_id: int, only: StatementFilter = StatementFilter(), page: int = 2_000
+) -> Iterator[StatementRow]:
+    """All of the wallet's transfers, newest first, in flat memory: a page at a time.
+
+    Nothing stays open between pages, so a slow reader holds no transaction; rows are append-only and never renumbered,
+    so pages belong together all the same.
+    """
+    wanted = {"customer": customer_id, "start": only.start, "end": only.end, "kind": only.kind}
+    first, last = _versions(wanted) if only != StatementFilter() else (0, 2**63 - 2)
+    before = last + 1
+    while rows := _statement_page(wanted, first, before, page):
+        yield from rows
+        before = rows[-1].version
+
+
+def _statement_page(wanted: dict[str, Any], first: int, before: int, limit: int) -> list[StatementRow]:
     with server_cursor() as cursor:
         cursor.execute(
             _STATEMENT,
-            wanted | {"before": min(before, last + 1), "from": first, "limit": limit},
+            wanted | {"before": before, "from": first, "limit": limit},
             binary=True,
             # Planned for what is asked: a filter that is absent costs nothing.
             prepare=False,
         )
-        return [_statement_row(customer_id, *row) for row in cursor.fetchall()]
+        return [_statement_row(wanted["customer"], *row) for row in cursor.fetchall()]
 
 
 def _versions(wanted: dict[str, Any]) -> tuple[int, int]:

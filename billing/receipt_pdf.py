@@ -1,46 +1,71 @@
-"""A receipt as PDF. The template gets the figures as data; nothing of them is ever read as its source."""
+"""A receipt as PDF, laid out as the other documents are; the tax invoice of a top-up where tax was charged."""
 
-import json
-from dataclasses import asdict
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from django.conf import settings
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from billing.receipts import Figures
+from billing.receipts import Party as Named
+from billing.typesetting import Document, Group, Lines, Pair, Party, Row, Section, typeset
+from billing.words import Words, words
 
-if TYPE_CHECKING:
-    import typst
-
-TEMPLATE = Path(settings.BASE_DIR) / "templates" / "receipt.typ"
+_USD = "USD"
 
 
 def render(figures: Figures) -> bytes:
     """The PDF; the same bytes for the same figures."""
-    import typst  # 80 MB that only processes which have made a PDF carry
-
-    # Typst would follow links in its input; this is one file, which reads nothing but its data.
-    made = typst.compile(
-        str(TEMPLATE),
-        root=str(TEMPLATE.parent),
-        font_paths=_fonts(),
-        sys_inputs={"receipt": json.dumps(asdict(figures), default=lambda moment: moment.isoformat())},
-        format="pdf",
-        timestamp=int(figures.issued_at.timestamp()),
+    say, zone = words(figures.language), ZoneInfo(figures.timezone)
+    credited = _money(figures.credited, _USD, say)
+    row = Row(say.text("credit_in_advance"), [credited], note=say.text("credit_added", amount=credited))
+    return typeset(
+        Document(
+            title=say.text("invoice" if figures.tax_name else "receipt"),
+            number=figures.number,
+            at=figures.issued_at,
+            lang=say.lang,
+            region=say.region,
+            paper=figures.paper,
+            mark=say.text("sandbox_mark") if figures.is_sandbox else "",
+            banners=[say.text("sandbox_payment")] if figures.is_sandbox else [],
+            footer=say.text("days_of", timezone=figures.timezone),
+            supplier=Party(figures.supplier.name, _lines(figures.supplier, say)),
+            customer=Party(figures.customer.name, _lines(figures.customer, say), label=say.text("received_from")),
+            facts=[
+                Pair(say.text("paid_on"), say.day(figures.paid_at, zone)),
+                Pair(say.text("issued_on"), say.day(figures.issued_at, zone)),
+                Pair(say.text("paid_with"), figures.paid_with),
+                *([Pair(say.text("reference"), figures.reference)] if figures.reference else []),
+                Pair(say.text("top_up"), figures.top_up),
+            ],
+            lines=Lines([say.text("for"), say.text("amount")], [Section("", [Group("", [row])])]),
+            totals=_totals(figures, say),
+            notes=[*([figures.tax_note] if figures.tax_note else []), say.text("paid_back_later")],
+        )
     )
-    assert isinstance(made, bytes)
-    return made
 
 
-@cache
-def _fonts() -> "typst.Fonts":
-    """Noto Sans, and Noto Sans SC for Chinese; none of the machine's, so that it looks the same everywhere."""
-    import fontpkg_noto_sans
-    import pylopdf_fonts_zh_cn
-    import typst
+def _totals(figures: Figures, say: Words) -> list[Pair]:
+    totals = []
+    if figures.tax_name:
+        totals += [
+            Pair(say.text("subtotal"), _money(figures.credited, _USD, say)),
+            Pair(f"{figures.tax_name} {figures.tax_rate}", _money(figures.tax, _USD, say)),
+            Pair(say.text("total"), _money(figures.paid_usd, _USD, say)),
+        ]
+    if figures.currency != _USD:
+        totals.append(Pair(say.text("exchange_rate", currency=figures.currency), say.number(Decimal(figures.rate))))
+    return [*totals, Pair(say.text("paid"), _money(figures.paid, figures.currency, say), strong=True)]
 
-    folders = [fontpkg_noto_sans.ROOT / "files", pylopdf_fonts_zh_cn.sans_path().parent]
-    return typst.Fonts(
-        include_system_fonts=False, include_embedded_fonts=False, font_paths=[str(folder) for folder in folders]
-    )
+
+def _money(text: str, currency: str, say: Words) -> str:
+    """An amount of the figures, with the decimals that it has there."""
+    return say.money(Decimal(text), currency, at_least=len(text.partition(".")[2]))
+
+
+def _lines(party: Named, say: Words) -> list[str]:
+    number = party.tax_number
+    return [
+        *(line.strip() for line in party.address.splitlines() if line.strip()),
+        *([party.country] if party.country else []),
+        *([say.text("tax_number", number=number)] if number else []),
+        *(line for line in (party.email, party.id) if line),
+    ]

@@ -72,6 +72,8 @@ class Figures:
     paid_usd: str
     rate: str
     is_sandbox: bool
+    language: str = "en"
+    paper: str = "a4"
 
 
 def issue_missing(*, at: datetime, since: datetime | None = None) -> int:
@@ -156,6 +158,8 @@ def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, 
         tax_name=top_up.tax_name,
         tax_rate=top_up.tax_rate,
         tax_note=top_up.tax_note,
+        language=profile.language,
+        paper=profile.paper,
         rate=top_up.rate,
         is_sandbox=top_up.is_sandbox,
     )
@@ -220,6 +224,8 @@ def figures(receipt: Receipt) -> Figures:
         paid_usd=_text(EXACT.add(receipt.amount, receipt.tax), "USD"),
         rate=f"{receipt.rate.normalize():f}",
         is_sandbox=receipt.is_sandbox,
+        language=receipt.language,
+        paper=receipt.paper,
     )
 
 

@@ -75,7 +75,7 @@ def read(customer_id: int, *, after: date | None, through: date, zone: ZoneInfo)
     for key in ordered:
         month, model, meter, note, price, per, multiplier = key
         text = _describe(model, meter, note, month, through) + ", taken back" * (sums[key] < 0)
-        lines.append(Line(month, text, model, meter, sums[key], price, per, multiplier))
+        lines.append(Line(month, text, model, meter, sums[key], price, per, multiplier, note))
     return Usage(lines, total([row["charge"] for row in rows]), savings)
 
 

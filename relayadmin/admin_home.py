@@ -176,6 +176,9 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = [
         {"items": [{"title": "Home", "icon": "home", "link": reverse("admin:index")}]},
     ]
+    if request.user.has_perm("billing.see_books"):
+        books = reverse("admin:billing_transfer_monthly_summary")
+        groups[0]["items"].append({"title": "Monthly summary", "icon": "menu_book", "link": books})
     for title, entries in SIDEBAR:
         items = [
             {

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.forms.models import model_to_dict
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.dataclasses import UnfoldAction
@@ -147,7 +147,7 @@ class AccountActions(OperatorAdmin):
         return None
 
     @action(description="Statement", url_path="statement", icon="receipt_long", permissions=["see_transfers"])
-    def statement(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def statement(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         customer = self.get_object(request, object_id)
         if customer is None:
             messages.error(request, "There is no such customer.")

@@ -13,13 +13,14 @@ from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from billing import credit_notes, manual
+from billing import credit_notes, documents, manual
 from billing.admin import html
 from billing.admin.account_actions import person_of, sentence
 from billing.admin.base import Figure, Panel, Question, ReadOnlyAdmin, see_other
 from billing.admin.filters import CustomerFilter
 from billing.admin.ledger import CustomerColumn
 from billing.models import CreditNote, CreditNoteLine, CreditNoteRequest, Invoice
+from relayadmin.files import pdf_response
 from relayadmin.money import InvalidAmount, amount_text, cents_text, parse_amount
 
 Asked = CreditNoteRequest.Status
@@ -100,6 +101,7 @@ def told(row: CreditNoteRequest) -> str:
 @admin.register(CreditNote)
 class CreditNoteAdmin(CustomerColumn, ReadOnlyAdmin):
     empty_text = "No credit note yet: “Credit…” on an invoice's page takes lines of it back."
+    actions_detail: Any = ("open_pdf",)
     list_display = ("number", "customer_link", "invoice_link", "total_amount", "reason", "issued_at")
     list_filter = (CustomerFilter,)
     list_select_related = ("customer", "invoice")
@@ -107,6 +109,17 @@ class CreditNoteAdmin(CustomerColumn, ReadOnlyAdmin):
     search_help_text = "Number, cn_… id, the invoice's number or the customer's name"
     sortable_by = ()
     fields = (("number", "public_id"), ("customer_link", "invoice_link"), "reason", ("actor", "issued_at"))
+
+    def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.view_creditnote")
+
+    @action(description="PDF", url_path="pdf", icon="picture_as_pdf", permissions=["read"])
+    def open_pdf(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        note = self.get_object(request, object_id)
+        if note is None:
+            messages.error(request, "There is no such credit note.")
+            return see_other(html.list_url(CreditNote))
+        return pdf_response(documents.credit_note_pdf(note), note.number)
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [

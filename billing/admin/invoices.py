@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils import timezone
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 
-from billing import manual, receivables, received
+from billing import documents, exports, manual, receivables, received
 from billing.accounts import AccountClosed
 from billing.admin import html
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
@@ -19,6 +19,7 @@ from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedForm, received_text
 from billing.models import BillingProfile, Invoice, InvoiceLine, InvoiceSeries
+from relayadmin.files import csv_response, pdf_response
 from relayadmin.money import amount_text, cents_text
 
 
@@ -42,8 +43,8 @@ INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "d
 
 @admin.register(Invoice)
 class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
-    actions_detail: Any = ("record_payment", "credit", "void")
     empty_text = "No invoice yet; the first are issued when a month with usage has ended."
+    actions_detail: Any = ("open_pdf", "lines_csv", "record_payment", "credit", "void")
     list_display = (
         "number",
         "customer_link",
@@ -71,6 +72,27 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
         ("period_start", "period_end"),
         ("customer_name", "customer_email"),
     )
+
+    def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.view_invoice")
+
+    @action(description="PDF", url_path="pdf", icon="picture_as_pdf", permissions=["read"])
+    def open_pdf(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        invoice = self.get_object(request, object_id)
+        if invoice is None:
+            return self.not_there(request)
+        return pdf_response(documents.invoice_pdf(invoice), invoice.number)
+
+    @action(description="CSV of lines", url_path="lines-csv", icon="table", permissions=["read"])
+    def lines_csv(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        invoice = self.get_object(request, object_id)
+        if invoice is None:
+            return self.not_there(request)
+        return csv_response(exports.invoice_lines(invoice), invoice.number)
+
+    def not_there(self, request: HttpRequest) -> HttpResponse:
+        messages.error(request, "There is no such invoice.")
+        return see_other(html.list_url(Invoice))
 
     def has_record_payment_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.record_payment")

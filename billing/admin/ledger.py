@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.utils.html import format_html
-from unfold.decorators import display
+from unfold.decorators import action, display
 
 from billing.admin import html
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin
+from billing.admin.bookkeeping import show_summary
 from billing.admin.customer_panels import customer_figures
 from billing.admin.filters import CustomerFilter, DaysFilter, DebtFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
@@ -82,6 +83,7 @@ class WalletAdmin(CustomerColumn, ReadOnlyAdmin):
 
 @admin.register(Transfer)
 class TransferAdmin(CustomerColumn, HotModelAdmin):
+    actions_list = ("monthly_summary",)
     list_display = ("public_id", "customer_link", "kind", "period", "reason", "actor", "created_at")
     list_filter = (CustomerFilter, "kind", PeriodFilter, ("created_at", DaysFilter))
     search_words = "a customer's name, a cus_… or tr_… id, or, with a customer chosen, a transfer's key"
@@ -93,6 +95,13 @@ class TransferAdmin(CustomerColumn, HotModelAdmin):
         ("reason", "document"),
         "key",
     )
+
+    def has_see_books_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.see_books")
+
+    @action(description="Monthly summary", url_path="summary", icon="menu_book", permissions=["see_books"])
+    def monthly_summary(self, request: HttpRequest) -> HttpResponseBase:
+        return show_summary(request, self.admin_site.each_context(request))
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         entries = list(obj.entries)

@@ -13,6 +13,7 @@ from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.models import Receipt, TopUp
+from relayadmin.files import pdf_response
 
 
 @admin.register(Receipt)
@@ -61,11 +62,7 @@ class ReceiptAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
             messages.error(request, "There is no such receipt.")
             return see_other(html.list_url(Receipt))
         figures = receipts.figures(receipt)
-        return HttpResponse(
-            receipt_pdf.render(figures),
-            content_type="application/pdf",
-            headers={"Content-Disposition": f'inline; filename="{figures.number}.pdf"', "Cache-Control": "no-store"},
-        )
+        return pdf_response(receipt_pdf.render(figures), figures.number)
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         shown = receipts.figures(obj)

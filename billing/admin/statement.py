@@ -5,14 +5,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import queries
+from billing import exports, queries
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.models import Customer, Grant, Invoice, OperatorSettings, Transfer, WalletAdjustment
+from relayadmin.files import csv_response
 
 PER_PAGE = 100
 
@@ -44,10 +45,13 @@ def _midnight(day: date | None) -> datetime | None:
     return None if day is None else datetime.combine(day, time.min, UTC)
 
 
-def show_statement(request: HttpRequest, customer: Customer, context: dict[str, Any]) -> TemplateResponse:
-    """The page; `?before=` is the wallet version that it begins below."""
+def show_statement(request: HttpRequest, customer: Customer, context: dict[str, Any]) -> HttpResponseBase:
+    """The page; `?before=` is the wallet version that it begins below. `?as=csv` is all of it, as a file."""
     form = StatementForm(request.GET)
     only = form.only() if form.is_valid() else queries.StatementFilter()
+    if request.GET.get("as") == "csv" and form.is_valid():
+        pieces = exports.statement(customer_id=customer.pk, only=only, with_actor=True)
+        return csv_response(pieces, f"statement-{customer.public_id}")
     text = request.GET.get("before", "")
     before = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
     rows = queries.statement(customer_id=customer.pk, before_version=before, limit=PER_PAGE + 1, only=only)
@@ -66,6 +70,7 @@ def show_statement(request: HttpRequest, customer: Customer, context: dict[str, 
             "narrowed": _narrowed(chosen) if form.is_valid() else "",
             "panel": _panel(customer, shown, is_narrowed=only != queries.StatementFilter()),
             "back": html.object_url(Customer, customer.pk),
+            "csv": f"?{urlencode(chosen | {'as': 'csv'})}",
             "newest": f"?{urlencode(chosen)}" if before is not None else "",
             "older": f"?{urlencode(chosen | {'before': str(shown[-1].version)})}" if has_more else "",
         },

@@ -16,6 +16,7 @@ from billing.api.fields import Moment
 from billing.api.openapi import answers
 from billing.models import TopUp
 from relayadmin.errors import ApiError
+from relayadmin.files import pdf_response
 
 
 class SupplierSerializer(serializers.Serializer[Any]):
@@ -91,11 +92,7 @@ class ReceiptPdfView(_OfTopUp):
     def get(self, request: Request, top_up_id: str) -> HttpResponse:
         """The receipt of a paid top-up, as PDF."""
         figures = self.figures(top_up_id)
-        return HttpResponse(
-            receipt_pdf.render(figures),
-            content_type="application/pdf",
-            headers={"Content-Disposition": f'inline; filename="{figures.number}.pdf"'},
-        )
+        return pdf_response(receipt_pdf.render(figures), figures.number)
 
 
 class ReceiptView(_OfTopUp):

@@ -94,6 +94,7 @@ class InvoiceLineSerializer(serializers.Serializer[Any]):
     quantity = Quantity(allow_null=True)
     unit_price = Amount(allow_null=True)
     per = serializers.IntegerField(allow_null=True)
+    note = serializers.CharField(help_text="Why its price is another one than usual, such as `batch`; or empty.")
     multiplier = Amount(allow_null=True, help_text="Of a meter of caching: its price as a multiple of input's.")
     amount = Amount()
 
@@ -150,6 +151,7 @@ class InvoiceSerializer(serializers.Serializer[Any]):
     amount_due = Cents()
     currency = serializers.CharField()
     terms = serializers.ChoiceField(BillingProfile.Terms.choices)
+    is_sandbox = serializers.BooleanField(help_text="Paid with test payments: no real money.")
     due_on = serializers.DateField(allow_null=True, help_text="Null: nothing is due.")
     supplier = _SupplierSerializer(source="*")
     customer = _InvoicedSerializer(source="*")

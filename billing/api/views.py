@@ -91,7 +91,7 @@ class TransfersView(CustomerView):
             customer_id=self.customer.pk,
             before_version=page.after.id if page.after else None,
             limit=page.fetch,
-            only=_statement_filter(request),
+            only=statement_filter(request),
         )
         return Response(
             page.body(
@@ -100,7 +100,8 @@ class TransfersView(CustomerView):
         )
 
 
-def _statement_filter(request: Request) -> queries.StatementFilter:
+def statement_filter(request: Request) -> queries.StatementFilter:
+    """Which transfers a request asks for."""
     start, end = hour_param(request, "start"), hour_param(request, "end")
     if start is not None and end is not None and end <= start:
         raise invalid_request("end must be after start.", "end")

@@ -98,6 +98,9 @@ class Invoice(models.Model):
     currency = models.CharField(max_length=3, default="USD")
     due_on = models.DateField(null=True, help_text="Empty: nothing is due.")
     paid_at = models.DateTimeField(null=True)
+    is_sandbox = models.BooleanField(
+        default=False, db_default=False, help_text="Paid with test payments: no real money."
+    )
     reminders = models.PositiveSmallIntegerField(default=0, db_default=0)
     reminded_at = models.DateTimeField(null=True)
     voided_at = models.DateTimeField(null=True)
@@ -135,6 +138,9 @@ class InvoiceLine(models.Model):
     description = models.CharField(max_length=300)
     model = models.CharField(max_length=255, blank=True)
     meter = models.CharField(max_length=40, blank=True)
+    note = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="Why its price is another one than usual: batch."
+    )
     quantity: Any = models.DecimalField(max_digits=40, decimal_places=0, null=True)
     unit_price: Any = AmountField(null=True)
     per = models.PositiveIntegerField(null=True)

@@ -93,6 +93,7 @@ class Transfer(HotModel):
         constraints = (
             models.UniqueConstraint(fields=["customer", "kind", "key"], name="transfer_once_per_kind_and_key"),
         )
+        permissions = (("see_books", "Can see the monthly summary for bookkeeping"),)
 
     def __str__(self) -> str:
         return self.public_id

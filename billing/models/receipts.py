@@ -52,6 +52,8 @@ class Receipt(models.Model):
     tax_name = models.CharField(max_length=40, blank=True, db_default="", help_text="Empty: not taxed.")
     tax_rate: Any = models.DecimalField(max_digits=6, decimal_places=5, default=0, db_default=0)
     tax_note = models.CharField(max_length=200, blank=True, db_default="")
+    language = models.CharField(max_length=7, default="en", db_default="en")
+    paper = models.CharField(max_length=9, default="a4", db_default="a4")
 
     class Meta:
         ordering = ("-id",)
