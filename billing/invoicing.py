@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from billing import ledger
+from billing import ledger, notices
 from billing.models import Customer, Invoice, InvoiceLine
+from billing.notice_kinds import INVOICE_ISSUED
 from billing.periods import bounds
 from relayadmin.db import server_cursor
-from relayadmin.money import EXACT, ZERO, line_amount, to_cents, total
+from relayadmin.money import EXACT, ZERO, cents_text, line_amount, to_cents, total
 
 SERIES = "INV"
 _BATCH = 500
@@ -76,7 +77,26 @@ def issue(*, wallet: ledger.LockedWallet, period: date, lines: Sequence[Line], z
         amount_due=to_cents(ZERO),
     )
     InvoiceLine.objects.bulk_create(_rows(invoice, lines, EXACT.subtract(subtotal, exact)), batch_size=_BATCH)
+    _tell(invoice, at=at)
     return invoice
+
+
+def _tell(invoice: Invoice, *, at: datetime) -> None:
+    notices.announce(
+        customer_id=invoice.customer_id,
+        kind=INVOICE_ISSUED,
+        key=invoice.public_id,
+        data={
+            "invoice": invoice.public_id,
+            "number": invoice.number,
+            "period": f"{invoice.period:%Y-%m}",
+            "status": str(invoice.status),
+            "total": cents_text(invoice.total),
+            "amount_due": cents_text(invoice.amount_due),
+            "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
+        },
+        at=at,
+    )
 
 
 def _rows(invoice: Invoice, lines: Sequence[Line], rounding: Decimal) -> list[InvoiceLine]:

@@ -1,7 +1,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from billing.api import payment_methods, receipts, recharge, top_ups, views
+from billing.api import notifications, payment_methods, receipts, recharge, top_ups, views, webhook_endpoints
 from billing.api.openapi import SchemaView
 
 
@@ -25,6 +25,13 @@ urlpatterns = [
     path("recharge", recharge.RechargeView.as_view()),
     path("top-ups/<slug:top_up_id>/receipt", receipts.ReceiptPdfView.as_view()),
     path("top-ups/<slug:top_up_id>/receipt.json", receipts.ReceiptView.as_view()),
+    path("notifications", notifications.NotificationsView.as_view()),
+    path("notices", notifications.NoticesView.as_view()),
+    path("webhook-endpoints", webhook_endpoints.WebhookEndpointsView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>", webhook_endpoints.WebhookEndpointView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/rotate", webhook_endpoints.RotateView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/test", webhook_endpoints.TestView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/deliveries", webhook_endpoints.DeliveriesView.as_view()),
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
 ]

@@ -14,6 +14,7 @@ from billing.models.invoices import (
     PeriodClosing,
 )
 from billing.models.ledger import Account, Entry, Transfer, Wallet
+from billing.models.messages import Delivery, LowBalance, NoticePreference, NotificationSettings, WebhookEndpoint
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
 from billing.models.payments import (
@@ -42,6 +43,7 @@ __all__ = [
     "CreditNoteLine",
     "Customer",
     "CustomerClosing",
+    "Delivery",
     "Dispute",
     "Entry",
     "ExchangeRate",
@@ -56,8 +58,11 @@ __all__ = [
     "InvoiceSeries",
     "InvoiceTax",
     "JobRun",
+    "LowBalance",
     "Membership",
     "Notice",
+    "NoticePreference",
+    "NotificationSettings",
     "OperatorSettings",
     "PayCurrency",
     "PaymentAccount",
@@ -79,5 +84,6 @@ __all__ = [
     "VerifiedWallet",
     "Wallet",
     "WalletAdjustment",
+    "WebhookEndpoint",
     "WebhookEvent",
 ]

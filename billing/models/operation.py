@@ -99,6 +99,17 @@ class OperatorSettings(models.Model):
         default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
     )
 
+    low_balance_below: Any = AmountField(
+        default=5,
+        db_default=5,
+        help_text="Customers who set nothing themselves are told when less than this is left (USD); 0: never.",
+    )
+    site_url = models.URLField(
+        blank=True,
+        db_default="",
+        help_text="Where customers reach this site, https://billing.example.com: for links in mail.",
+    )
+
     class Meta:
         verbose_name = verbose_name_plural = "operator settings"
         constraints = (
@@ -116,6 +127,9 @@ class OperatorSettings(models.Model):
                 condition=models.Q(first_bonus_percent__gte=0)
                 & (models.Q(first_bonus_maximum=None) | models.Q(first_bonus_maximum__gt=0)),
                 name="operator_bonus_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(low_balance_below__gte=0), name="operator_low_balance_not_negative"
             ),
         )
 
