@@ -1,9 +1,9 @@
 """Notices on their way: planned for each address that the customer chose, then sent, and tried again later and later.
 
-A notice is written where the news is made, on the way of requests too; that costs one row. Where it goes is decided by a
-sweep afterwards, and sending is a third step, outside of any transaction: a delivery is claimed by moving its next look
-on, so no other worker has it, and marked under the number of its attempt. A worker killed between sending and marking
-lets it be sent again five minutes later, under the same message id.
+A notice is written where the news is made, on the way of requests too; that costs one row. Where it goes is decided by
+a sweep afterwards, and sending is a third step, outside of any transaction: a delivery is claimed by moving its next
+look on, so no other worker has it, and marked under the number of its attempt. A worker killed between sending and
+marking lets it be sent again five minutes later, under the same message id.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ from relayadmin.db import in_transaction, server_cursor
 
 Status = Delivery.Status
 Channel = Delivery.Channel
-# After each attempt that failed, as the scheme of standard webhooks suggests; after the last one it has failed for good.
+# After each attempt that failed, as standard webhooks suggest; after the last one it has failed for good.
 BACK_OFF = (
     timedelta(seconds=5),
     timedelta(minutes=5),

@@ -160,7 +160,10 @@ def post(
         with closing(connection):
             connection.request("POST", target.path, body=body, headers=dict(headers))
             answer = connection.getresponse()
-            answer.read(READ_BYTES_MAX)
+            if connection.was_cut:  # What looks like the end of its headers may be where they were cut.
+                raise TimeoutError
+            with suppress(OSError, http.client.HTTPException):
+                answer.read(READ_BYTES_MAX)
             return answer.status
     except ssl.SSLCertVerificationError as error:
         raise Unreachable("the certificate is not valid for this host") from error

@@ -22,7 +22,7 @@ from relayadmin.errors import ApiError, invalid_request
 DELIVERY_STATUS = Delivery.Status.choices
 
 
-class WebhookEndpointSerializer(serializers.Serializer[WebhookEndpoint]):
+class WebhookEndpointSerializer(serializers.Serializer[Any]):
     id = serializers.CharField(source="public_id")
     url = serializers.CharField()
     description = serializers.CharField()
@@ -64,7 +64,7 @@ class WebhookEndpointChanges(WebhookEndpointBody):
     enabled = StrictBoolean()
 
 
-class DeliverySerializer(serializers.Serializer[Delivery]):
+class DeliverySerializer(serializers.Serializer[Any]):
     id = serializers.CharField(source="public_id")
     notice = serializers.CharField(source="notice.public_id", help_text="msg_…: the webhook-id that it carries.")
     type = serializers.CharField(source="notice.kind")

@@ -1,9 +1,11 @@
 """Where notices are sent to, and each sending of them. What was announced before this stays unsent."""
 
-import billing.models.messages
+import django.core.validators
 import django.db.models.deletion
-import relayadmin.db
 from django.db import migrations, models
+
+import billing.models.messages
+import relayadmin.db
 
 
 class Migration(migrations.Migration):
@@ -156,10 +158,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="operatorsettings",
             name="site_url",
-            field=models.URLField(
+            field=models.CharField(
                 blank=True,
                 db_default="",
-                help_text="Where customers reach this site, https://billing.example.com: for links in mail.",
+                help_text="Where customers reach this site, such as https://billing.example.com: for links in mail.",
+                max_length=200,
+                validators=[django.core.validators.URLValidator(schemes=["https", "http"])],
             ),
         ),
         migrations.AddIndex(

@@ -3,7 +3,7 @@ from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator
+from django.core.validators import MaxValueValidator, URLValidator
 from django.db import models
 
 from relayadmin.db import AmountField, server_cursor
@@ -104,10 +104,12 @@ class OperatorSettings(models.Model):
         db_default=5,
         help_text="Customers who set nothing themselves are told when less than this is left (USD); 0: never.",
     )
-    site_url = models.URLField(
+    site_url = models.CharField(
+        max_length=200,
         blank=True,
         db_default="",
-        help_text="Where customers reach this site, https://billing.example.com: for links in mail.",
+        validators=[URLValidator(schemes=["https", "http"])],
+        help_text="Where customers reach this site, such as https://billing.example.com: for links in mail.",
     )
 
     class Meta:
