@@ -92,7 +92,7 @@ def _tell(invoice: Invoice, *, at: datetime) -> None:
             "period": f"{invoice.period:%Y-%m}",
             "status": str(invoice.status),
             "total": cents_text(invoice.total),
-            "amount_due": cents_text(invoice.amount_due),
+            "amount_due": cents_text(to_cents(invoice.amount_due)),
             "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
         },
         at=at,

@@ -55,12 +55,16 @@ class NothingToSend(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one attempt; no error if it was taken. `is_final`: trying again would change nothing."""
+    """What came of one attempt; no error if it was taken.
+
+    `is_final`: trying again would change nothing. `is_away`: the server was not reached, nor would it be for others.
+    """
 
     error: str = ""
     status_code: int | None = None
     duration_ms: int | None = None
     is_final: bool = False
+    is_away: bool = False
 
 
 # --- where to

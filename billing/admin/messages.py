@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.text import Truncator
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 
@@ -83,7 +84,6 @@ class DeliveryAdmin(CustomerColumn, WorkAdmin):
         "status_badge",
         "attempts",
         "result",
-        "look_at",
     )
     list_filter = ("status", "channel", CustomerFilter, ("created_at", DaysFilter))
     list_select_related = ("customer", "notice")
@@ -137,7 +137,7 @@ class DeliveryAdmin(CustomerColumn, WorkAdmin):
 
     @display(description="Result")
     def result(self, obj: Delivery) -> str:
-        return _result(obj)
+        return Truncator(_result(obj)).chars(48)
 
     @display(description="Message id")
     def message_id(self, obj: Delivery) -> str:

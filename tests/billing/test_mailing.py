@@ -119,7 +119,7 @@ def test_a_mail_has_text_and_html_one_recipient_and_an_id_that_stays(payer: Paye
     plan()
     assert (mail(), mail()) == (1, 0)
     (sent,) = outbox.outbox
-    assert sent.subject == "余额不足提醒:剩余 4.98 USD"
+    assert sent.subject == "余额不足提醒：剩余 4.98 USD"
     assert sent.to == ["ada@example.com"]
     read = message_from_bytes(sent.message().as_bytes(), policy=policy.default)
     assert read["From"] == "Northwind Relay <billing@relay.example>"
@@ -183,9 +183,27 @@ def test_a_server_that_is_away_is_tried_again_and_alarms(payer: Payer, monkeypat
         at = row.look_at
     assert waits == list(messages.BACK_OFF)
     assert (row.status, row.attempts) == (Status.FAILED, messages.ATTEMPTS_MAX)
-    assert row.error == "the server was not reached (SMTPServerDisconnected)"
+    assert row.error == "the server ended it (SMTPServerDisconnected)"
     mailing.watch(at=at)
     assert not Alarm.objects.filter(kind="mail.stuck", resolved_at=None).exists()
+
+
+def test_a_server_that_can_t_be_reached_is_asked_once_for_all_that_is_due(
+    payer: Payer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def away(self: Any, mails: Any) -> int:
+        tried.append(1)
+        raise TimeoutError
+
+    monkeypatch.setattr(EmailBackend, "send_messages", away)
+    for _ in range(3):
+        announce(payer)
+    plan()
+    assert mail() == 3
+    assert len(tried) == 1
+    assert {row.error for row in deliveries(payer)} == {"the server was not reached (TimeoutError)"}
 
 
 @pytest.mark.parametrize(("code", "status"), [(550, Status.FAILED), (451, Status.WAITING)])

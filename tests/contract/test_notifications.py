@@ -19,7 +19,8 @@ ENDPOINT = "webhook-endpoints/{endpoint_id}"
 
 
 @pytest.fixture
-def payer() -> Payer:
+def payer(settings: Any) -> Payer:
+    settings.WEBHOOKS_OVER_HTTP = settings.WEBHOOKS_TO_LOOPBACK = False
     payer = make_payer()
     set_email(payer)
     return payer
