@@ -13,6 +13,7 @@ from datetime import datetime
 from email.utils import formataddr, parseaddr
 from smtplib import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
@@ -21,6 +22,7 @@ from django.template.loader import render_to_string
 
 from billing import alarms, messages
 from billing.models import BillingProfile, Delivery, Notice, OperatorSettings
+from billing.notice_kinds import KINDS
 from billing.periods import operator_timezone
 from relayadmin.db import outside_transaction
 
@@ -52,6 +54,22 @@ class Written:
     subject: str
     text: str
     html: str
+
+
+def subjects(found: Sequence[Notice]) -> list[str]:
+    """What notices say in a line of English; "" for those of kinds that nobody is sent."""
+    zone = operator_timezone()
+    return [_subject(notice.kind, data, zone) for notice, data in zip(found, messages.shown_data(found), strict=True)]
+
+
+def _subject(kind: str, data: Mapping[str, Any], zone: ZoneInfo) -> str:
+    if kind not in KINDS:
+        return ""
+    context = {**{name: _one_line(value) for name, value in data.items()}, "zone": zone, "site": ""}
+    try:
+        return _parts(_rendered(f"mail/en/{kind}.txt", context))[0]
+    except (ValueError, TypeError):  # What it carries is not what this kind carries.
+        return ""
 
 
 def write(notice: Notice, data: Mapping[str, Any], *, customer: str, language: str) -> Written:
@@ -116,12 +134,14 @@ def send_due(*, at: datetime, limit: int = AT_ONCE) -> int:
     claimed = messages.claim(Delivery.Channel.MAIL, at=at, limit=limit)
     if not claimed:
         return 0
-    mails = _mails(claimed)
+    profiles = BillingProfile.objects.filter(customer__in={row.customer_id for row in claimed})
+    languages = dict(profiles.values_list("customer", "language"))
+    operator = OperatorSettings.objects.get(pk=1)
     connection, away = get_connection(), None
     try:
-        for row, mail in zip(claimed, mails, strict=True):
-            mail.connection = connection
-            result = away or _sent(mail)
+        for row, data in zip(claimed, messages.shown_data([row.notice for row in claimed]), strict=True):
+            language = languages.get(row.customer_id, BillingProfile.Language.ENGLISH)
+            result = away or _try(row, data, language, operator, connection)
             away = result if result.is_away else None
             messages.record(row, result, at=at)
     finally:
@@ -132,31 +152,34 @@ def send_due(*, at: datetime, limit: int = AT_ONCE) -> int:
     return len(claimed)
 
 
-def _mails(rows: Sequence[Delivery]) -> list[EmailMultiAlternatives]:
-    profiles = BillingProfile.objects.filter(customer__in={row.customer_id for row in rows})
-    languages = dict(profiles.values_list("customer", "language"))
-    operator = OperatorSettings.objects.get(pk=1)
+def _try(
+    row: Delivery, data: Mapping[str, Any], language: str, operator: OperatorSettings, connection: Any
+) -> messages.Result:
+    try:
+        mail = _mail(row, data, language, operator)
+    except (ValueError, TypeError, LookupError) as error:  # One that can't be written keeps no other from being sent.
+        return messages.Result(f"it can't be written ({type(error).__name__})", is_final=True)
+    mail.connection = connection
+    return _sent(mail)
+
+
+def _mail(row: Delivery, data: Mapping[str, Any], language: str, operator: OperatorSettings) -> EmailMultiAlternatives:
     sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
-    datas = messages.shown_data([row.notice for row in rows])
-    mails = []
-    for row, data in zip(rows, datas, strict=True):
-        language = languages.get(row.customer_id, BillingProfile.Language.ENGLISH)
-        written = write(row.notice, data, customer=row.customer.name, language=language)
-        mail = EmailMultiAlternatives(
-            subject=written.subject,
-            body=written.text,
-            from_email=formataddr((_one_line(operator.name), sender)),
-            to=[row.address],
-            reply_to=[operator.email] if operator.email else None,
-            headers={
-                # The same for each attempt, so that a mail that is sent twice can be known as one.
-                "Message-ID": f"<{row.notice.public_id}@{sender.rpartition('@')[2] or 'localhost'}>",
-                "Auto-Submitted": "auto-generated",
-            },
-        )
-        mail.attach_alternative(written.html, "text/html")
-        mails.append(mail)
-    return mails
+    written = write(row.notice, data, customer=row.customer.name, language=language)
+    mail = EmailMultiAlternatives(
+        subject=written.subject,
+        body=written.text,
+        from_email=formataddr((_one_line(operator.name), sender)),
+        to=[row.address],
+        reply_to=[operator.email] if operator.email else None,
+        headers={
+            # The same for each attempt, so that a mail that is sent twice can be known as one.
+            "Message-ID": f"<{row.notice.public_id}@{sender.rpartition('@')[2] or 'localhost'}>",
+            "Auto-Submitted": "auto-generated",
+        },
+    )
+    mail.attach_alternative(written.html, "text/html")
+    return mail
 
 
 def _sent(mail: EmailMultiAlternatives) -> messages.Result:

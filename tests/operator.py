@@ -53,6 +53,7 @@ from billing.models import (
     WebhookEvent,
 )
 from billing.models.spending import Span
+from billing.notice_kinds import KINDS
 from metering import spend, tiers
 from metering.models import (
     Channel,
@@ -184,7 +185,9 @@ def fill_credit(payer: Payer) -> None:
     with redemption.counted(customer.pk, at=now):
         pass
     fill_payments(payer)
-    notices.announce(customer_id=customer.pk, kind="credit_expires", key="k", data={"days": 7}, at=now)
+    notices.announce(
+        customer_id=customer.pk, kind="credit_expires", key="k", data=KINDS["credit_expires"].example, at=now
+    )
     _fill_messages(payer, now)
 
 

@@ -188,6 +188,18 @@ def test_a_server_that_is_away_is_tried_again_and_alarms(payer: Payer, monkeypat
     assert not Alarm.objects.filter(kind="mail.stuck", resolved_at=None).exists()
 
 
+def test_one_that_can_t_be_written_keeps_no_other_from_being_sent(payer: Payer) -> None:
+    announce(payer, "in_debt", debt="a lot")
+    announce(payer, "in_debt")
+    plan()
+    assert mail() == 2
+    assert [(row.status, row.error) for row in deliveries(payer)] == [
+        (Status.FAILED, "it can't be written (InvalidAmount)"),
+        (Status.SENT, ""),
+    ]
+    assert len(outbox.outbox) == 1
+
+
 def test_a_server_that_can_t_be_reached_is_asked_once_for_all_that_is_due(
     payer: Payer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

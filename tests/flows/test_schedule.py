@@ -41,7 +41,7 @@ def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
     scheduled = {str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert scheduled <= set(app.tasks)
-    assert len(scheduled) == 15
+    assert len(scheduled) == 27
 
 
 @pytest.mark.django_db
