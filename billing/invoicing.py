@@ -12,6 +12,7 @@ from billing import ledger, notices, receivables
 from billing.billing_profiles import profile_of
 from billing.invoice_movements import Movements
 from billing.models import BillingProfile, Customer, Invoice, InvoiceTax, OperatorSettings, TopUp
+from billing.notice_kinds import INVOICE_ISSUED
 from billing.periods import bounds, next_month
 from billing.taxes import Tax, taxes_of
 from relayadmin.db import copy_rows, copy_text, server_cursor
@@ -175,7 +176,7 @@ def _save_taxes(invoice: Invoice, taxes: Sequence[Tax]) -> None:
 def _announce(invoice: Invoice) -> None:
     notices.announce(
         customer_id=invoice.customer_id,
-        kind="invoice_issued",
+        kind=INVOICE_ISSUED,
         key=invoice.public_id,
         data={
             "invoice": invoice.public_id,

@@ -1,5 +1,6 @@
 """Scheduled jobs of the money side. Each can run twice, and at once with itself: the second finds nothing to do."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,9 @@ from billing import (
     idempotent_answers,
     job_watch,
     jobs,
+    low_balance,
+    mailing,
+    messages,
     receipts,
     receivables,
     recharge,
@@ -25,11 +29,14 @@ from billing import (
     suspension,
     top_ups,
     webhook_events,
+    webhook_sending,
 )
 
 EXPIRY_ROUNDS_MAX = 1_000
 REMOVAL_ROUNDS_MAX = 1_000
 POSTING_ROUNDS_MAX = 1_000
+PLANNING_ROUNDS_MAX = 200
+SENDING_ROUNDS_MAX = 20
 
 
 @shared_task(name="billing.expire_holds")
@@ -291,3 +298,79 @@ def chase_overdue_invoices() -> dict[str, Any] | None:
             }
 
     return jobs.run_alone("billing.chase_overdue_invoices", work, at=at)
+
+
+@shared_task(name="billing.send_mail")
+def send_mail() -> dict[str, Any] | None:
+    """Decide where new notices go, and mail those that are due."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        planned, sent = _plan(), _rounds(mailing.send_due)
+        mailing.watch(at=at)
+        if planned or sent:
+            outcome.result = {"planned": planned, "tried": sent}
+
+    return jobs.run_alone("billing.send_mail", work, at=at)
+
+
+@shared_task(name="billing.send_webhooks")
+def send_webhooks() -> dict[str, Any] | None:
+    """Decide where new notices go, and post those that are due to customers' endpoints."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        planned, sent = _plan(), _rounds(webhook_sending.send_due)
+        if planned or sent:
+            outcome.result = {"planned": planned, "tried": sent}
+
+    return jobs.run_alone("billing.send_webhooks", work, at=at)
+
+
+def _plan() -> int:
+    planned = 0
+    for _ in range(PLANNING_ROUNDS_MAX):
+        looked_at = messages.plan(at=datetime.now(UTC))
+        planned += looked_at
+        if not looked_at:
+            break
+    return planned
+
+
+def _rounds(send_due: Callable[..., int]) -> int:
+    """Send until nothing is due, each round at its own moment: back-off counts from when it was tried."""
+    tried = 0
+    for _ in range(SENDING_ROUNDS_MAX):
+        now = send_due(at=datetime.now(UTC))
+        tried += now
+        if not now:
+            break
+    return tried
+
+
+@shared_task(name="billing.tell_of_low_balances")
+def tell_of_low_balances() -> dict[str, Any] | None:
+    """Tell customers whose balance fell below what they, or the operator, have set."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        told = low_balance.tell(at=at)
+        outcome.result = {"told": told} if told else None
+
+    return jobs.run_alone("billing.tell_of_low_balances", work, at=at)
+
+
+@shared_task(name="billing.remove_old_deliveries")
+def remove_old_deliveries() -> dict[str, Any] | None:
+    """Delete what is known of sendings that ended 90 days ago."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        for _ in range(REMOVAL_ROUNDS_MAX):
+            removed = messages.remove_old(at=at)
+            if not removed:
+                return
+            before = outcome.result["removed"] if outcome.result else 0
+            outcome.result = {"removed": before + removed}
+
+    return jobs.run_alone("billing.remove_old_deliveries", work, at=at)

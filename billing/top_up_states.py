@@ -4,16 +4,18 @@ Reading is done outside of any transaction, applying inside one, under the walle
 what was read alone, so it can be repeated, and done by many at once, in any order.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from billing import credits, ledger, payment_accounts, receivables, top_up_bonus
+from billing import credits, ledger, notices, payment_accounts, receivables, top_up_bonus
 from billing import stripe_gateway as gateway
 from billing.models import Account, Customer, Grant, TopUp
+from billing.notice_kinds import PAYMENT_FAILED, PAYMENT_RECEIVED
 from relayadmin.db import in_transaction
-from relayadmin.money import currency_text
+from relayadmin.money import amount_text, currency_text
 
 Status = TopUp.Status
 Origin = TopUp.Origin
@@ -124,7 +126,15 @@ def _apply_progress(row: TopUp, state: State, *, at: datetime) -> str:
         row.error_message = (intent.error_message or "")[:_MESSAGE_MAX]
     row.look_at = _next_look(row, at)
     row.save()
+    # Of a declined recharge its own notice tells, with what comes next.
+    if row.status == Status.FAILED and row.origin == Origin.CHECKOUT:
+        _tell(row, PAYMENT_FAILED, {"code": row.error_code, "message": row.error_message}, at=at)
     return str(row.status)
+
+
+def _tell(row: TopUp, kind: str, more: Mapping[str, str], *, at: datetime) -> None:
+    data = {"top_up": row.public_id, "amount": amount_text(row.amount), "currency": row.currency, **more}
+    notices.announce(customer_id=row.customer_id, kind=kind, key=row.public_id, data=data, at=at)
 
 
 def _progress(row: TopUp, state: State) -> Status:
@@ -218,6 +228,8 @@ def _paid(row: TopUp, grant_id: int | None, *, at: datetime) -> None:
     if row.origin not in BY_HAND:
         row.look_at = _next_look(row, at)
     row.save()
+    told = {"paid": amount_text(row.pay_amount), "method": row.method_detail or row.method, "origin": str(row.origin)}
+    _tell(row, PAYMENT_RECEIVED, told, at=at)
 
 
 def _fault(row: TopUp, state: State, intent: gateway.PaymentIntent) -> _Fault | None:

@@ -6,8 +6,11 @@ from ipaddress import ip_network
 from typing import TypedDict
 
 from django.db import transaction
+from django.db.models import QuerySet
 
+from billing import notices
 from billing.models import Customer
+from billing.notice_kinds import KEY_CREATED, KEY_REVOKED
 from metering.models import ApiKey, RelayToken
 from relayadmin import ids
 
@@ -76,18 +79,20 @@ def create_api_key(
         at=at,
     )
     secret = ids.new_secret("sk-")
-    key = ApiKey.objects.create(
-        customer=customer,
-        name=name.strip(),
-        digest=secret.digest,
-        prefix=secret.prefix,
-        last4=secret.last4,
-        allowed_models=list(allowed_models),
-        allowed_networks=list(allowed_networks),
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        expires_at=expires_at,
-    )
+    with transaction.atomic():
+        key = ApiKey.objects.create(
+            customer=customer,
+            name=name.strip(),
+            digest=secret.digest,
+            prefix=secret.prefix,
+            last4=secret.last4,
+            allowed_models=list(allowed_models),
+            allowed_networks=list(allowed_networks),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            expires_at=expires_at,
+        )
+        notices.announce_all([_news(key, KEY_CREATED)], at=at)
     return key, secret.text
 
 
@@ -139,12 +144,25 @@ def change_api_key(*, api_key_id: int, changes: KeyChanges, at: datetime) -> Api
 
 def revoke_api_key(*, api_key_id: int, at: datetime) -> None:
     """Revoke a key, effective at the next authorization; a second time changes nothing."""
-    ApiKey.objects.filter(pk=api_key_id, revoked_at=None).update(revoked_at=at)
+    _revoke(ApiKey.objects.filter(pk=api_key_id), at)
 
 
 def revoke_all_api_keys(*, customer_id: int, at: datetime) -> int:
     """Revoke all of a customer's keys; returns how many were not revoked before."""
-    return ApiKey.objects.filter(customer_id=customer_id, revoked_at=None).update(revoked_at=at)
+    return _revoke(ApiKey.objects.filter(customer_id=customer_id), at)
+
+
+def _revoke(wanted: QuerySet[ApiKey], at: datetime) -> int:
+    with transaction.atomic():
+        revoked = list(wanted.filter(revoked_at=None).order_by("pk").select_for_update())
+        ApiKey.objects.filter(pk__in=[key.pk for key in revoked]).update(revoked_at=at)
+        notices.announce_all([_news(key, KEY_REVOKED) for key in revoked], at=at)
+        return len(revoked)
+
+
+def _news(key: ApiKey, kind: str) -> notices.News:
+    data = {"api_key": key.public_id, "name": key.name, "last4": key.last4}
+    return notices.News(key.customer_id, kind, key.public_id, data)
 
 
 def create_relay_token(*, name: str, scopes: Sequence[str] = RELAY_SCOPES) -> tuple[RelayToken, str]:

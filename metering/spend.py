@@ -238,6 +238,11 @@ def keys_of(scopes: Iterable[str]) -> dict[str, ApiKey]:
     return {key_scope(number): key for number, key in ApiKey.objects.in_bulk(numbers).items()} if numbers else {}
 
 
+def key_ids_of(scopes: Iterable[str]) -> dict[str, str]:
+    """The public ids of the keys that scopes stand for, for messages to customers."""
+    return {scope: key.public_id for scope, key in keys_of(scopes).items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A limit, and what is spent and held (USD) of it in the day or month that a moment lies in."""

@@ -135,10 +135,20 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ),
     ),
     (
+        "Messages",
+        (
+            ("Notices", "billing.Notice", "campaign"),
+            ("Deliveries", "billing.Delivery", "outgoing_mail"),
+            ("Webhook endpoints", "billing.WebhookEndpoint", "webhook"),
+            ("Addresses and thresholds", "billing.NotificationSettings", "alternate_email"),
+            ("Kinds that customers chose", "billing.NoticePreference", "tune"),
+            ("Low balances", "billing.LowBalance", "trending_down"),
+        ),
+    ),
+    (
         "Operation",
         (
             ("Alarms", "billing.Alarm", "notifications"),
-            ("Notices", "billing.Notice", "campaign"),
             ("Jobs", "billing.Job", "manufacturing"),
             ("Job runs", "billing.JobRun", "play_circle"),
             ("Verified ledgers", "billing.VerifiedWallet", "verified"),

@@ -154,8 +154,13 @@ WHITENOISE_AUTOREFRESH = False
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 
-# Without it nothing is mailed: Django's own default would try a server on this machine.
+# Without it nothing is mailed, for Django's own default would try a server on this machine; in development, mail to
+# customers is written to the console.
 EMAIL_URL = os.environ.get("EMAIL_URL", "").strip()
+SENDS_MAIL = bool(EMAIL_URL) or EMBEDDED or DEBUG
+if SENDS_MAIL and not EMAIL_URL:
+    EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    DEFAULT_FROM_EMAIL = "relayadmin@localhost"
 if EMAIL_URL:
     _email = _mail(EMAIL_URL)
     EMAIL_BACKEND = _email["EMAIL_BACKEND"]
@@ -165,6 +170,11 @@ if EMAIL_URL:
     EMAIL_FILE_PATH = f"/{_email['EMAIL_FILE_PATH']}"  # Of filemail:///folder alone.
     EMAIL_TIMEOUT = 10
     DEFAULT_FROM_EMAIL = EMAIL_HOST_USER if "@" in EMAIL_HOST_USER else f"relayadmin@{EMAIL_HOST or 'localhost'}"
+
+# Webhooks to customers go by https to the public internet; in development also by http, and with the embedded servers,
+# which only loopback reaches, to loopback.
+WEBHOOKS_OVER_HTTP = EMBEDDED or DEBUG
+WEBHOOKS_TO_LOOPBACK = EMBEDDED
 
 STRIPE_SECRET_KEY = _setting("STRIPE_SECRET_KEY", r"(sk|rk)_[!-~]+", "a secret key of Stripe, sk_… or rk_…")
 STRIPE_WEBHOOK_SECRET = _setting("STRIPE_WEBHOOK_SECRET", r"whsec_[!-~]+", "a webhook's signing secret, whsec_…")
@@ -229,6 +239,7 @@ SPECTACULAR_SETTINGS = {
         "TopUpOrigin": "billing.models.TopUp.Origin",
         "GrantKind": "billing.models.Grant.Kind",
         "RechargeOff": "billing.models.Recharge.Off",
+        "DeliveryStatus": "billing.models.Delivery.Status",
         "TransferKind": "billing.models.Transfer.Kind",
         "Meter": "metering.meters.NAMES",
     },
@@ -263,6 +274,9 @@ CELERY_BEAT_SCHEDULE = {
     # Hourly, because the operator's day may begin at any hour of UTC.
     "chase overdue invoices": {"task": "billing.chase_overdue_invoices", "schedule": crontab(minute="12")},
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
+    "send webhooks": {"task": "billing.send_webhooks", "schedule": 5.0},
+    "send mail": {"task": "billing.send_mail", "schedule": 10.0},
+    "tell of low balances": {"task": "billing.tell_of_low_balances", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},
     "watch closings": {"task": "metering.watch_closings", "schedule": 300.0},
@@ -287,6 +301,7 @@ CELERY_BEAT_SCHEDULE = {
         "description": "Make the receipts of paid top-ups that have none, however old.",
     },
     "remove old job runs": {"task": "billing.remove_old_job_runs", "schedule": crontab(minute="45", hour="2")},
+    "remove old deliveries": {"task": "billing.remove_old_deliveries", "schedule": crontab(minute="40", hour="2")},
     "remove old idempotent answers": {
         "task": "billing.remove_old_idempotent_answers",
         "schedule": crontab(minute="50", hour="2"),

@@ -18,6 +18,7 @@ from billing import (
     exchange,
     grant_changes,
     manual,
+    notice_preferences,
     notices,
     receipts,
     received,
@@ -25,17 +26,21 @@ from billing import (
     refunds,
     stripe_differences,
     timetable,
+    webhook_endpoints,
 )
 from billing.models import (
     Alarm,
     Customer,
+    Delivery,
     Dispute,
     IdempotentAnswer,
     Invoice,
     InvoiceLine,
     InvoiceSeries,
     JobRun,
+    LowBalance,
     Membership,
+    Notice,
     PayCurrency,
     PaymentAccount,
     PaymentMethod,
@@ -45,9 +50,11 @@ from billing.models import (
     StripeTransaction,
     TopUp,
     WalletAdjustment,
+    WebhookEndpoint,
     WebhookEvent,
 )
 from billing.models.spending import Span
+from billing.notice_kinds import KINDS
 from metering import spend, tiers
 from metering.models import (
     Channel,
@@ -181,7 +188,10 @@ def fill_credit(payer: Payer) -> None:
     with redemption.counted(customer.pk, at=now):
         pass
     fill_payments(payer)
-    notices.announce(customer_id=customer.pk, kind="credit_expires", key="k", data={"days": 7}, at=now)
+    notices.announce(
+        customer_id=customer.pk, kind="credit_expires", key="k", data=KINDS["credit_expires"].example, at=now
+    )
+    _fill_messages(payer, now)
 
 
 def fill_payments(payer: Payer) -> None:
@@ -268,6 +278,31 @@ def fill_returns(payer: Payer) -> None:
         ],
         at=now,
     )
+
+
+def _fill_messages(payer: Payer, now: datetime) -> None:
+    """Preferences, an endpoint that fails, its delivery and a mail; a low balance."""
+    customer = payer.customer
+    notice_preferences.set_preferences(
+        customer_id=customer.pk,
+        addresses=["billing@example.com"],
+        low_balance_below=Decimal(25),
+        kinds={"key_created": notice_preferences.Choice(mail=False, webhook=True)},
+        at=now,
+    )
+    endpoint = webhook_endpoints.create(
+        customer_id=customer.pk, url="https://hooks.example.com/in", description="", kinds=[], at=now
+    )
+    WebhookEndpoint.objects.update(failing_since=now)
+    notice = Notice.objects.filter(customer=customer).latest("pk")
+    sent = {"customer": customer, "notice": notice, "created_at": now}
+    Delivery.objects.create(
+        **sent, channel="webhook", endpoint=endpoint, address=endpoint.url, attempts=2, status_code=500, look_at=now
+    )
+    Delivery.objects.create(
+        **sent, channel="mail", address="billing@example.com", status="sent", attempts=1, ended_at=now
+    )
+    LowBalance.objects.create(customer=customer, since=now)
 
 
 def _fill_recharge(payer: Payer, now: datetime) -> None:

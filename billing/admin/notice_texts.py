@@ -5,6 +5,7 @@ from typing import Any
 
 from django.utils.html import format_html
 
+from billing import mailing
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.models import Customer, Notice, SpendLimit
@@ -20,7 +21,11 @@ def texts(notices: Sequence[Notice]) -> list[str]:
     """What each of these says, in their order; those of a kind without words show their data."""
     scopes = {notice.data["scope"] for notice in notices if notice.kind == SPEND_LIMIT_USED}
     names = {scope: name for names_of in scope_names for scope, name in names_of(scopes).items()}
-    return [_text(notice.kind, notice.data, names) for notice in notices]
+    lines = mailing.subjects(notices)
+    return [
+        _text(notice.kind, notice.data, names) or line or _data(notice.data)
+        for notice, line in zip(notices, lines, strict=True)
+    ]
 
 
 def _text(kind: str, data: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -38,6 +43,10 @@ def _text(kind: str, data: Mapping[str, Any], names: Mapping[str, str]) -> str:
             "on" if is_day else "in",
             data["starts_on"] if is_day else data["starts_on"][:7],
         )
+    return ""
+
+
+def _data(data: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in data.items())[:200]
 
 

@@ -49,6 +49,11 @@ class OperatorSettingsForm(forms.ModelForm):
     first_bonus_maximum = AmountFormField(
         label="Bonus at most (USD)", required=False, max_length=40, help_text="Empty: no limit."
     )
+    low_balance_below = AmountFormField(
+        label="Low balance below (USD)",
+        max_length=40,
+        help_text="Customers who set nothing themselves are told when less than this is left. 0: never.",
+    )
 
     class Meta:
         model = OperatorSettings
@@ -56,7 +61,7 @@ class OperatorSettingsForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
-        for name in ("second_person_above", "suspend_debt_above"):
+        for name in ("second_person_above", "suspend_debt_above", "low_balance_below"):
             if cleaned.get(name) is not None and cleaned[name] < 0:
                 self.add_error(name, "It must not be below zero.")
         self._check_top_ups(cleaned)

@@ -6,11 +6,13 @@ from billing.api import (
     credit_notes,
     documents,
     invoice_payments,
+    notifications,
     payment_methods,
     receipts,
     recharge,
     top_ups,
     views,
+    webhook_endpoints,
 )
 from billing.api.openapi import SchemaView
 
@@ -43,6 +45,13 @@ urlpatterns = [
     path("recharge", recharge.RechargeView.as_view()),
     path("top-ups/<slug:top_up_id>/receipt", receipts.ReceiptPdfView.as_view()),
     path("top-ups/<slug:top_up_id>/receipt.json", receipts.ReceiptView.as_view()),
+    path("notifications", notifications.NotificationsView.as_view()),
+    path("notices", notifications.NoticesView.as_view()),
+    path("webhook-endpoints", webhook_endpoints.WebhookEndpointsView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>", webhook_endpoints.WebhookEndpointView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/rotate", webhook_endpoints.RotateView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/test", webhook_endpoints.TestView.as_view()),
+    path("webhook-endpoints/<slug:endpoint_id>/deliveries", webhook_endpoints.DeliveriesView.as_view()),
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
 ]

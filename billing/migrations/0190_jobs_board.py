@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0140_invoices"),
+        ("billing", "0180_messages"),
         ("django_celery_beat", "0019_alter_periodictasks_options"),
     ]
 

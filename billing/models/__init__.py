@@ -16,6 +16,7 @@ from billing.models.invoices import (
 )
 from billing.models.jobs import Job
 from billing.models.ledger import Account, Entry, Transfer, Wallet
+from billing.models.messages import Delivery, LowBalance, NoticePreference, NotificationSettings, WebhookEndpoint
 from billing.models.notices import Notice
 from billing.models.operation import Alarm, JobRun, OperatorSettings
 from billing.models.payments import (
@@ -45,6 +46,7 @@ __all__ = [
     "CreditNoteRequest",
     "Customer",
     "CustomerClosing",
+    "Delivery",
     "Dispute",
     "Entry",
     "ExchangeRate",
@@ -60,8 +62,11 @@ __all__ = [
     "InvoiceTax",
     "Job",
     "JobRun",
+    "LowBalance",
     "Membership",
     "Notice",
+    "NoticePreference",
+    "NotificationSettings",
     "OperatorSettings",
     "PayCurrency",
     "PaymentAccount",
@@ -83,5 +88,6 @@ __all__ = [
     "VerifiedWallet",
     "Wallet",
     "WalletAdjustment",
+    "WebhookEndpoint",
     "WebhookEvent",
 ]

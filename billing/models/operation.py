@@ -3,7 +3,7 @@ from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator
+from django.core.validators import MaxValueValidator, URLValidator
 from django.db import models
 
 from relayadmin.db import AmountField, server_cursor
@@ -111,6 +111,19 @@ class OperatorSettings(models.Model):
         default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
     )
 
+    low_balance_below: Any = AmountField(
+        default=5,
+        db_default=5,
+        help_text="Customers who set nothing themselves are told when less than this is left (USD); 0: never.",
+    )
+    site_url = models.CharField(
+        max_length=200,
+        blank=True,
+        db_default="",
+        validators=[URLValidator(schemes=["https", "http"])],
+        help_text="Where customers reach this site, such as https://billing.example.com: for links in mail.",
+    )
+
     class Meta:
         verbose_name = verbose_name_plural = "operator settings"
         constraints = (
@@ -128,6 +141,9 @@ class OperatorSettings(models.Model):
                 condition=models.Q(first_bonus_percent__gte=0)
                 & (models.Q(first_bonus_maximum=None) | models.Q(first_bonus_maximum__gt=0)),
                 name="operator_bonus_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(low_balance_below__gte=0), name="operator_low_balance_not_negative"
             ),
         )
 

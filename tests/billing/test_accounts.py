@@ -151,7 +151,7 @@ class TestDebtors:
         assert tasks.tell_debtors() == {"told": 1}
         assert told_of_debt(payer) == [("2.000000", "0.000000"), ("0.500000", "0.000000")]
         assert told_of_debt(fine) == []
-        first = Notice.objects.filter(customer=payer.customer).earliest("pk")
+        first = Notice.objects.filter(customer=payer.customer, kind="in_debt").earliest("pk")
         assert first.data["since"] == since.isoformat()
 
     def test_within_their_credit_limit_are_not_told(self) -> None:

@@ -33,7 +33,9 @@ def sweep(at: datetime = NOW) -> recharge.Swept:
 
 
 def notices_of(payer: Payer) -> list[tuple[str, Any]]:
-    return [(row.kind, row.data) for row in Notice.objects.filter(customer=payer.customer).order_by("pk")]
+    """What was told of recharges; of keys and payments it is told as well."""
+    found = Notice.objects.filter(customer=payer.customer).exclude(kind__in=["key_created", "payment_received"])
+    return [(row.kind, row.data) for row in found.order_by("pk")]
 
 
 def charge_calls(stripe: StripeSandbox) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def test_sweeps_at_once_expire_and_announce_each_grant_once() -> None:
     for payer in payers:
         assert payer.balance == 7
         assert Transfer.objects.filter(customer=payer.customer, kind="expiry").count() == 1
-        assert Notice.objects.filter(customer=payer.customer).count() == 1
+        assert Notice.objects.filter(customer=payer.customer, kind="credit_expires").count() == 1
     assert_books_are_right(*(payer.customer for payer in payers))
 
 

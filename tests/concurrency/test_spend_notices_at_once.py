@@ -32,7 +32,8 @@ def use(payer: Payer, token: str) -> Answer:
 
 
 def told(payer: Payer) -> list[tuple[int, str]]:
-    rows = Notice.objects.filter(customer=payer.customer).order_by("pk").values_list("data", flat=True)
+    found = Notice.objects.filter(customer=payer.customer, kind="spend_limit_used")
+    rows = found.order_by("pk").values_list("data", flat=True)
     return [(row["percent"], row["spent"]) for row in rows]
 
 

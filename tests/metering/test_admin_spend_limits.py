@@ -200,7 +200,7 @@ class TestSeeing:
             assert of_all in said
             assert of_key in said
             assert said.count("are spent by") == 2
-        notice = Notice.objects.get(customer=payer.customer, data__span="day")
+        notice = Notice.objects.get(customer=payer.customer, kind="spend_limit_used", data__span="day")
         one = text_of(operator.get(page(Notice, "change", notice.pk)))
         assert of_key in one
         assert "0.029250 USD on 2026-11-22" in one

@@ -44,7 +44,11 @@ def count(payer: Payer, spent: str, at: datetime = NOON) -> None:
 
 
 def rows(payer: Payer) -> list[dict[str, Any]]:
-    return list(Notice.objects.filter(customer=payer.customer).order_by("pk").values_list("data", flat=True))
+    return list(
+        Notice.objects.filter(customer=payer.customer, kind="spend_limit_used")
+        .order_by("pk")
+        .values_list("data", flat=True)
+    )
 
 
 def told(payer: Payer) -> list[tuple[str, int]]:
