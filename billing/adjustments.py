@@ -4,8 +4,8 @@ More to pay is charged as usage is. Money back cures debt first. What is left go
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
 that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What a payment
-of an invoice has paid, and no grant, becomes paid credit. What neither debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
-paid it.
+of an invoice has paid, and no grant, becomes paid credit. What neither debt nor their own uses account for, and was
+written off since, is taken up again first (billing.write_offs): nobody had paid it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -114,7 +114,8 @@ def _by_hand_sql(*, full: bool) -> str:
     FROM (
         SELECT e.customer_id, e.id, e.kind
         FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)}
-            AND e.kind IN ('manual', 'closing', 'write_off', 'refund', 'dispute', 'invoice', 'payment')
+            AND e.kind IN ('manual', 'closing', 'write_off', 'refund', 'dispute', 'invoice', 'payment',
+                'credit_note')
     ) t CROSS JOIN LATERAL (
         SELECT sum(amount) AS amount, sum(balance_after) AS balance_after FROM billing_entry e
         WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16 AND e.account = 'wallet'
@@ -125,7 +126,7 @@ SELECT m.customer_id, d.what, m.id, true, d.expected, d.found FROM moved m LEFT 
 ) u ON true CROSS JOIN LATERAL (VALUES
     ('used of grants by {{tr}}', least(greatest(-m.amount, 0), greatest(m.balance_before, 0)), coalesce(u.amount, 0)),
     ('cured by {{tr}}, at most the debt', least(greatest(m.amount, 0), greatest(-m.balance_before, 0)),
-     CASE m.kind WHEN 'invoice' THEN least(greatest(m.amount, 0), greatest(-m.balance_before, 0))
+     CASE WHEN m.kind IN ('invoice', 'credit_note') THEN least(greatest(m.amount, 0), greatest(-m.balance_before, 0))
      ELSE greatest(m.amount, 0) END)
 ) d (what, expected, found)
 WHERE d.expected <> d.found ORDER BY m.customer_id, m.id"""

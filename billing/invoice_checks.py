@@ -1,4 +1,4 @@
-"""Are invoices and the ledger the same story? Their tax and rounding, what is due of them, and the account of all tax."""
+"""Are invoices and the ledger the same story? Their tax and rounding, what is due of them, and the tax account."""
 
 from billing.checks import HERE
 
@@ -33,6 +33,25 @@ FROM billing_invoice i CROSS JOIN LATERAL (
 WHERE i.customer_id {HERE} AND i.terms = 'on_account' AND i.status IN ('issued', 'overdue')
     AND i.amount_due > i.total - i.paid_by_credit - p.amount
 ORDER BY i.customer_id, i.id"""
+
+_TAKEN_BACK = """(SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t JOIN billing_entry e
+    ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16
+    WHERE t.customer_id = n.customer_id AND t.kind = 'credit_note' AND t.key = n.public_id
+        AND e.account = '{account}')"""
+
+_CREDIT_NOTES = f"""
+SELECT n.customer_id, d.what || n.number, NULL::bigint, true, d.expected, d.found
+FROM billing_creditnote n JOIN billing_invoice i ON i.id = n.invoice_id CROSS JOIN LATERAL (
+    SELECT sum(o.total) AS total FROM billing_creditnote o WHERE o.invoice_id = n.invoice_id
+) o CROSS JOIN LATERAL (VALUES
+    ('put back by ', n.total, {_TAKEN_BACK.format(account="wallet")}),
+    ('tax put back by ', -n.tax, {_TAKEN_BACK.format(account="tax")}),
+    ('lines, to the cent, of ', n.subtotal, CASE i.status WHEN 'void' THEN n.subtotal ELSE
+     (SELECT round(coalesce(sum(l.amount), 0), 2) FROM billing_creditnoteline l WHERE l.credit_note_id = n.id) END),
+    ('taken back of ' || i.number || ', at most, with ', greatest(i.total, least(o.total, 0)),
+     greatest(i.total, o.total))
+) d (what, expected, found)
+WHERE n.customer_id {HERE} AND d.expected <> d.found ORDER BY n.customer_id, n.id"""
 
 # No more is due than owed, but for usage that was taken back since the last closing: it stands on the next invoice.
 _RECEIVABLES = f"""
@@ -75,4 +94,4 @@ WHERE c.id {HERE} AND d.expected <> d.found ORDER BY c.id"""
 
 def invoice_checks(*, full: bool) -> tuple[str, ...]:
     """The statements to run, for billing.checks.differences."""
-    return (_INVOICES, _DUE, _RECEIVABLES, *([_TAX] if full else []))
+    return (_INVOICES, _DUE, _CREDIT_NOTES, _RECEIVABLES, *([_TAX] if full else []))

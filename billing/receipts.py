@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import QuerySet
 
+from billing.billing_profiles import profile_of
+from billing.countries import names
 from billing.models import Customer, OperatorSettings, Receipt, TopUp
 from relayadmin.db import in_transaction, server_cursor
-from relayadmin.money import currency_decimals
+from relayadmin.money import EXACT, currency_decimals
 
 # Test payments have numbers of their own: they would be gaps among those that count.
 SERIES, SANDBOX_SERIES = "RCP", "TEST"
@@ -34,6 +36,7 @@ class Party:
     name: str
     email: str
     address: str = ""
+    country: str = ""
     tax_number: str = ""
     id: str = ""
 
@@ -42,6 +45,7 @@ class Party:
 class Figures:
     """What stands on a receipt, as text: the same in the PDF and in the API.
 
+    Where tax was charged, or reversed, it is the invoice: `tax` is of `tax_rate` on `credited`, `paid_usd` is both.
     `paid` is in `currency`, `credited` in USD, `rate` in units of the currency for 1 USD. Days are the operator's.
     """
 
@@ -60,6 +64,12 @@ class Figures:
     currency: str
     paid: str
     credited: str
+    title: str
+    tax_name: str
+    tax_rate: str
+    tax: str
+    tax_note: str
+    paid_usd: str
     rate: str
     is_sandbox: bool
 
@@ -77,6 +87,8 @@ def issue_missing(*, at: datetime, since: datetime | None = None) -> int:
 
 def of(top_up: TopUp, *, at: datetime) -> Receipt:
     """The receipt of a paid top-up, made now if the job has not been there yet. Raises NotPaid."""
+    if top_up.invoice_id is not None:
+        raise NotPaid(f"{top_up.public_id} has paid an invoice, which is the document of it")
     if top_up.status != TopUp.Status.PAID:
         raise NotPaid(f"{top_up.public_id} is {top_up.status}; there is a receipt once it is paid")
     found = Receipt.objects.select_related("customer", "top_up").filter(top_up_id=top_up.pk).first()
@@ -87,7 +99,7 @@ def of(top_up: TopUp, *, at: datetime) -> Receipt:
 
 
 def _without(since: datetime | None) -> QuerySet[TopUp]:
-    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__isnull=False, receipt=None)
+    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__isnull=False, receipt=None, invoice=None)
     if since is not None:
         paid = paid.filter(paid_at__gte=since)
     return paid.select_related("customer").order_by("paid_at", "pk")
@@ -112,6 +124,7 @@ def _issue(wanted: QuerySet[TopUp], at: datetime) -> list[Receipt]:
 
 def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, sequence: int, at: datetime) -> Receipt:
     customer: Customer = top_up.customer
+    profile = profile_of(customer)
     assert top_up.paid_at is not None
     return Receipt(
         customer=customer,
@@ -127,7 +140,10 @@ def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, 
         supplier_address=supplier.address,
         supplier_tax_number=supplier.tax_number,
         supplier_email=supplier.email,
-        customer_name=customer.name,
+        customer_name=profile.legal_name or customer.name,
+        customer_address=profile.address,
+        customer_country=profile.country,
+        customer_tax_number=profile.tax_number,
         customer_email=customer.email,
         origin=top_up.origin,
         method=top_up.method,
@@ -135,7 +151,11 @@ def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, 
         reference=top_up.reference,
         currency=top_up.currency,
         pay_amount=top_up.pay_amount,
-        amount=top_up.amount,
+        amount=top_up.credited,
+        tax=top_up.tax,
+        tax_name=top_up.tax_name,
+        tax_rate=top_up.tax_rate,
+        tax_note=top_up.tax_note,
         rate=top_up.rate,
         is_sandbox=top_up.is_sandbox,
     )
@@ -179,12 +199,25 @@ def figures(receipt: Receipt) -> Figures:
             address=receipt.supplier_address,
             tax_number=receipt.supplier_tax_number,
         ),
-        customer=Party(name=receipt.customer_name, email=receipt.customer_email, id=receipt.customer.public_id),
+        customer=Party(
+            name=receipt.customer_name,
+            email=receipt.customer_email,
+            address=receipt.customer_address,
+            country=names().get(receipt.customer_country, ""),
+            tax_number=receipt.customer_tax_number,
+            id=receipt.customer.public_id,
+        ),
         paid_with=_paid_with(receipt),
         reference=receipt.reference,
         currency=receipt.currency,
         paid=_text(receipt.pay_amount, receipt.currency),
         credited=_text(receipt.amount, "USD"),
+        title="Invoice" if receipt.tax_name else "Receipt",
+        tax_name=receipt.tax_name,
+        tax_rate=f"{receipt.tax_rate.scaleb(2).normalize():f} %" if receipt.tax_name else "",
+        tax=_text(receipt.tax, "USD"),
+        tax_note=receipt.tax_note,
+        paid_usd=_text(EXACT.add(receipt.amount, receipt.tax), "USD"),
         rate=f"{receipt.rate.normalize():f}",
         is_sandbox=receipt.is_sandbox,
     )

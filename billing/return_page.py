@@ -42,7 +42,7 @@ def payments_return(request: HttpRequest) -> HttpResponse:
         "top_up": row,
         "tone": _TONES.get(Status(row.status), "bad"),
         "paid": f"{currency_text(row.pay_amount, row.currency)} {row.currency}",
-        "credit": f"{currency_text(row.amount, 'usd')} USD",
+        "credit": f"{currency_text(row.credited, 'usd')} USD",
         "is_canceled": is_canceled,
         "next_turn": turns + 1 if waits and turns < _RELOADS_MAX else None,
     }

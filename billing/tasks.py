@@ -13,6 +13,7 @@ from billing import (
     idempotent_answers,
     jobs,
     receipts,
+    receivables,
     recharge,
     refunds,
     saved_methods,
@@ -256,3 +257,21 @@ def reconcile_stripe() -> dict[str, Any] | None:
             outcome.result = stripe_reconciliation.reconcile(at=at).as_dict()
 
     return jobs.run_alone("billing.reconcile_stripe", work, at=at)
+
+
+@shared_task(name="billing.chase_overdue_invoices")
+def chase_overdue_invoices() -> dict[str, Any] | None:
+    """Mark invoices that are overdue, remind of them, and suspend by the operator's policy."""
+    at = datetime.now(UTC)
+
+    def work(outcome: jobs.Outcome) -> None:
+        chased = receivables.chase(at=at)
+        if chased != receivables.Chased():
+            outcome.result = {
+                "overdue": chased.overdue,
+                "reminded": chased.reminded,
+                "suspended": chased.suspended,
+                "resumed": chased.resumed,
+            }
+
+    return jobs.run_alone("billing.chase_overdue_invoices", work, at=at)

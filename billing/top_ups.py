@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from billing import exchange, payment_accounts, top_up_refusals, top_up_tax
+from billing import exchange, payment_accounts, receivables, top_up_refusals, top_up_tax
 from billing import stripe_gateway as gateway
 from billing.accounts import AccountClosed, lock_account
-from billing.models import Customer, OperatorSettings, TopUp
+from billing.models import Customer, Invoice, OperatorSettings, TopUp
 from billing.top_up_states import NOT_OURS, State, apply, read_intent, read_session
 from relayadmin.db import in_transaction, one_at_a_time, server_cursor
 from relayadmin.money import amount_text, currency_text, to_cents
@@ -26,6 +26,7 @@ Origin = TopUp.Origin
 # The provider keeps a key for a day at least, and an open page for a day at most.
 SENT_AGAIN_FOR = timedelta(hours=20)
 OPEN_FOR = timedelta(hours=23)
+OPEN_LEFT = timedelta(hours=1)  # a page that is open for less is not given to anybody new
 FIRST_LOOK = timedelta(minutes=1)
 LOOK_AFTER_REFUSAL = timedelta(hours=1)
 CLAIMED_FOR = timedelta(minutes=5)
@@ -86,6 +87,52 @@ def start(
     return in_transaction(work)
 
 
+def start_payment(
+    *, customer_id: int, invoice: str, currency: str, return_url: str, asked_by: str, at: datetime
+) -> TopUp:
+    """Begin paying all that is due on an invoice, by its public id; `open_checkout` comes next, after the commit.
+
+    A page that is open for the same amount is returned again. The limits of top-ups don't hold. Raises InvalidTopUp
+    (nothing is due, no such invoice), AccountClosed, ledger.UnknownCustomer.
+    """
+
+    def work() -> TopUp:
+        customer = _payer(customer_id)
+        row = Invoice.objects.filter(customer=customer, public_id=invoice).first()
+        if row is None:
+            raise InvalidTopUp("invoice", "not_found", f"there is no invoice {invoice}")
+        if row.status not in receivables.OPEN:
+            raise InvalidTopUp("invoice", "nothing_due", f"nothing is due on {row.number}")
+        known = TopUp.objects.filter(
+            invoice=row,
+            status=Status.PENDING,
+            amount=row.amount_due,
+            currency=currency,
+            expires_at__gt=at + OPEN_LEFT,
+            is_sandbox=payment_accounts.is_sandbox(),
+        ).first()
+        if known is not None:
+            return known
+        return _make(
+            customer,
+            _priced(row.amount_due, currency, at),
+            origin=Origin.CHECKOUT,
+            invoice=row,
+            asked_by=asked_by,
+            at=at,
+            expires_at=(at + OPEN_FOR).replace(microsecond=0),
+            request={
+                "methods": exchange.methods_of(currency),
+                "save_card": False,
+                "description": f"Invoice {row.number}, {_operator()}",
+                "success_url": f"{return_url}?session_id={{CHECKOUT_SESSION_ID}}",
+                "cancel_url": f"{return_url}?canceled={{id}}",
+            },
+        )
+
+    return in_transaction(work)
+
+
 def open_recharge(*, customer_id: int, amount: Decimal, currency: str, at: datetime) -> TopUp:
     """Begin a top-up that is paid with a saved card, in the caller's transaction; `apply` credits it as any other.
 
@@ -115,6 +162,10 @@ def _quote(amount: Decimal, currency: str, at: datetime) -> exchange.Quote:
     if amount > bounds.top_up_maximum:
         most = amount_text(bounds.top_up_maximum)
         raise InvalidTopUp("amount", "amount_too_large", f"the largest top-up is {most} USD")
+    return _priced(amount, currency, at)
+
+
+def _priced(amount: Decimal, currency: str, at: datetime) -> exchange.Quote:
     try:
         return exchange.quote(amount=amount, currency=currency, at=at)
     except exchange.UnknownCurrency as error:

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from billing.admin import alarms, html
+from billing.admin import alarms, html, profile_forms
 from billing.admin.base import MOST_ROWS, Figure, Panel
 from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
 from billing.models import Customer, JobRun, Wallet, WalletAdjustment
@@ -59,6 +59,12 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),
+            ("Credit notes", "billing.CreditNote", "undo"),
+            ("Credit note lines", "billing.CreditNoteLine", "list_alt"),
+            ("Credit notes asked for", "billing.CreditNoteRequest", "approval"),
+            ("Taxes of invoices", "billing.InvoiceTax", "percent"),
+            ("Billing profiles", "billing.BillingProfile", "badge"),
+            ("Tax rates", "billing.TaxRate", "percent"),
         ),
     ),
     (
@@ -225,6 +231,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     waiting = _waiting_figures(request)
     if waiting:
         groups.append(Group("To work through", waiting))
+    if may_see(request, "billing.TaxRate") and (untaxed := profile_forms.untaxed_panel()):
+        panels.append(untaxed)
     if may_see(request, "billing.JobRun"):
         panels.append(_jobs_panel())
     if request.user.is_superuser:

@@ -259,6 +259,8 @@ CELERY_BEAT_SCHEDULE = {
     "reconcile with Stripe": {"task": "billing.reconcile_stripe", "schedule": crontab(minute="15", hour="5")},
     "sweep top-ups": {"task": "billing.sweep_top_ups", "schedule": 60.0},
     "apply the debt policy": {"task": "billing.apply_debt_policy", "schedule": 60.0},
+    # Hourly, because the operator's day may begin at any hour of UTC.
+    "chase overdue invoices": {"task": "billing.chase_overdue_invoices", "schedule": crontab(minute="12")},
     "tell debtors": {"task": "billing.tell_debtors", "schedule": 60.0},
     # Hourly, because the operator's month may begin at any hour of UTC; the task waits for the right one.
     "close last month": {"task": "metering.close_last_month", "schedule": crontab(minute="7")},

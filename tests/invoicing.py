@@ -79,13 +79,12 @@ def issue(payer: Payer, exact: str, *, period: date = PERIOD, at: datetime = ISS
         InvoiceTax.objects.bulk_create(
             InvoiceTax(invoice=invoice, name=one.name, rate=one.rate, base=one.base, amount=one.amount) for one in found
         )
-        rounding = subtotal - Decimal(exact)
-        lines = [("claude-sonnet-4-20250514: input", Decimal(exact)), ("Rounding to the cent", rounding)]
-        InvoiceLine.objects.bulk_create(
-            InvoiceLine(invoice=invoice, position=position, description=words, amount=amount)
-            for position, (words, amount) in enumerate(lines, start=1)
-            if amount
-        )
+        whole = {"quantity": Decimal(1), "unit_price": Decimal(exact), "per": 1}
+        rows = [InvoiceLine(invoice=invoice, position=1, description="tokens", amount=Decimal(exact), **whole)]
+        if subtotal != Decimal(exact):
+            amount = subtotal - Decimal(exact)
+            rows.append(InvoiceLine(invoice=invoice, position=2, description="Rounding to the cent", amount=amount))
+        InvoiceLine.objects.bulk_create(rows)
         return invoice
 
     return in_transaction(work)

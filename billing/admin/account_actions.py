@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.forms.models import model_to_dict
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -20,7 +21,9 @@ from billing.admin.account_forms import AdjustForm, CreditLimitForm, KeyedForm, 
 from billing.admin.base import OperatorAdmin, see_other
 from billing.admin.customer_panels import customer_figures
 from billing.admin.payment_forms import ReceivedForm, received_text, record_received
+from billing.admin.profile_forms import ProfileForm, update_profile
 from billing.admin.statement import show_statement
+from billing.billing_profiles import profile_of
 from billing.models import AccountChange, Customer, Wallet, WalletAdjustment
 from relayadmin.money import ZERO, amount_text
 
@@ -54,6 +57,7 @@ class AccountActions(OperatorAdmin):
     """Actions for the customer's page."""
 
     account_actions: tuple[str, ...] = (
+        "billing_profile",
         "record_payment",
         "adjust",
         "set_credit_limit",
@@ -71,6 +75,9 @@ class AccountActions(OperatorAdmin):
 
     def has_record_payment_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.record_payment")
+
+    def has_change_profile_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.change_billingprofile")
 
     def has_write_off_debt_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.write_off_debt")
@@ -159,6 +166,23 @@ class AccountActions(OperatorAdmin):
                 do=lambda customer, form: received_text(record_received(person_of(request), customer.pk, form)),
                 text="A bank transfer or cash that is there. It becomes paid credit, once for each reference.",
                 hint=_second_person(),
+            ),
+        )
+
+    @action(description="Billing profile…", url_path="billing-profile", icon="badge", permissions=["change_profile"])
+    def billing_profile(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self.act(
+            request,
+            object_id,
+            lambda customer: Act(
+                title=f"Billing profile of {customer.name}",
+                button="Save",
+                form=ProfileForm,
+                do=lambda customer, form: update_profile(request, customer, form),
+                initial=model_to_dict(profile_of(customer)),
+                text="What stands on documents from now on; those that are issued stay as they are.",
+                hint="Prepaid customers pay tax with each top-up, of which only the rest is credited. Customers on"
+                " account pay it with the month's invoice, and need a credit limit to use anything.",
             ),
         )
 

@@ -8,6 +8,7 @@ from billing import queries
 from billing.admin import html
 from billing.admin.base import Figure, Panel
 from billing.admin.notice_texts import notices_panel
+from billing.admin.profile_forms import profile_panel
 from billing.models import (
     Account,
     AccountChange,
@@ -54,6 +55,7 @@ def customer_panels(customer: Customer) -> list[Panel]:
     debt = _debt(customer)
     return [
         *([debt] if debt else []),
+        *([] if customer.is_house else [profile_panel(customer)]),
         _grants(customer, of_customer),
         *_scheduled(customer, of_customer),
         _transfers(customer, of_customer),
@@ -175,7 +177,7 @@ def _top_ups(customer: Customer, of_customer: str) -> Panel:
             (
                 html.link(html.object_url(TopUp, row.pk), row.public_id),
                 row.get_status_display(),
-                html.amount(row.amount),
+                html.amount(row.credited),
                 f"{currency_text(row.pay_amount, row.currency)} {row.currency}",
                 row.get_origin_display(),
                 html.moment(row.created_at),

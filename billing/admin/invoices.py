@@ -1,23 +1,48 @@
 """Invoices: frozen documents, to look at."""
 
+from dataclasses import replace
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest
-from unfold.decorators import display
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from unfold.dataclasses import UnfoldAction
+from unfold.decorators import action, display
 
+from billing import manual, receivables, received
+from billing.accounts import AccountClosed
 from billing.admin import html, invoice_panels
-from billing.admin.base import Figure, Panel, ReadOnlyAdmin
+from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
+from billing.admin.credit_notes import CreditForm, VoidForm
+from billing.admin.credit_notes import ask as ask_credit_note
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
+from billing.admin.payment_forms import ReceivedForm, received_text
 from billing.models import BillingProfile, Invoice, InvoiceLine, InvoiceSeries
 from relayadmin.money import amount_text, cents_text
+
+
+def _recorded(request: HttpRequest, invoice: Invoice, form: ReceivedForm) -> str:
+    """Record what a valid form tells, for an invoice; what to say, or nothing where the form says why not."""
+    payment = replace(form.payment(), invoice_id=invoice.pk)
+    person = manual.Person(request.user.pk, request.user.get_username())
+    try:
+        return received_text(
+            received.record(customer_id=invoice.customer_id, payment=payment, person=person, at=timezone.now())
+        )
+    except received.InvalidPayment as error:
+        form.add_error(error.field if error.field in form.fields else None, f"{error}.")
+    except (received.RecordedBefore, AccountClosed) as error:
+        form.add_error("reference", f"{error}.")
+    return ""
+
 
 INVOICE_TONES = {"draft": "", "issued": "info", "paid": "success", "overdue": "danger", "void": "warning"}
 
 
 @admin.register(Invoice)
 class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
+    actions_detail: Any = ("record_payment", "credit", "void")
     empty_text = "No invoice yet; the first are issued when a month with usage has ended."
     list_display = (
         "number",
@@ -49,6 +74,89 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
         ("language", "paper"),
         ("due_on", "paid_at"),
     )
+
+    def has_record_payment_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.record_payment")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
+        shown: list[UnfoldAction] = super().get_actions_detail(request, object_id)
+        invoice = self.get_object(request, str(object_id))
+        if invoice is None or invoice.terms != BillingProfile.Terms.ON_ACCOUNT:
+            return []
+        hidden = set() if invoice.status in receivables.OPEN else {"record_payment"}
+        if invoice.status in {Invoice.Status.DRAFT, Invoice.Status.VOID}:
+            hidden |= {"credit", "void"}
+        return [one for one in shown if one.action_name not in {f"billing_invoice_{name}" for name in hidden}]
+
+    def has_credit_invoice_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.credit_invoice")
+
+    @action(description="Credit…", url_path="credit", icon="undo", permissions=["credit_invoice"])
+    def credit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._take_back(
+            request,
+            object_id,
+            CreditForm,
+            "Credit",
+            "Takes lines back, with tax in proportion, by a credit note with a number of its own. It lowers what is"
+            " due; what was paid becomes credit.",
+        )
+
+    @action(description="Void…", url_path="void", icon="block", permissions=["credit_invoice"])
+    def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._take_back(
+            request,
+            object_id,
+            VoidForm,
+            "Void",
+            "Takes back all that is left of it, by a credit note; it is void then.",
+        )
+
+    def _take_back(
+        self, request: HttpRequest, object_id: str, kind: type[VoidForm], word: str, text: str
+    ) -> HttpResponse:
+        invoice = self.get_object(request, object_id)
+        if invoice is None:
+            messages.error(request, "There is no such invoice.")
+            return see_other(html.list_url(Invoice))
+        back = html.object_url(Invoice, invoice.pk)
+        form = kind(request.POST) if request.method == "POST" else kind.fresh()
+        if form.is_valid() and (said := ask_credit_note(request, invoice, form)):
+            messages.success(request, said)
+            return see_other(back)
+        return self.ask_form(
+            request,
+            form,
+            title=f"{word} {invoice.number}",
+            button=word,
+            back=back,
+            text=text,
+            figures=self.figures(request, invoice),
+            is_dangerous=True,
+        )
+
+    @action(description="Record a payment…", url_path="record-payment", icon="payments", permissions=["record_payment"])
+    def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        invoice = self.get_object(request, object_id)
+        if invoice is None or invoice.status not in receivables.OPEN:
+            messages.error(request, "Nothing is due on it.")
+            return see_other(html.list_url(Invoice))
+        back = html.object_url(Invoice, invoice.pk)
+        asked = request.POST if request.method == "POST" else None
+        form = ReceivedForm(asked, initial={"pay_amount": cents_text(invoice.amount_due), "currency": "USD"})
+        if form.is_valid() and (said := _recorded(request, invoice, form)):
+            messages.success(request, said)
+            return see_other(back)
+        return self.ask_form(
+            request,
+            form,
+            title=f"Record a payment of {invoice.number}",
+            button="Record",
+            back=back,
+            text=f"{cents_text(invoice.amount_due)} USD are due. A bank transfer or cash that is there, once for each"
+            " reference; what is more than due is recorded as credit, on the customer's page.",
+            figures=self.figures(request, invoice),
+        )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         due = f"until {obj.due_on}" if obj.due_on else obj.currency

@@ -149,4 +149,7 @@ def received_text(row: TopUp) -> str:
     if row.status != TopUp.Status.PAID:
         return f"{came} is struck; nothing is credited."
     balance = Wallet.objects.get(pk=row.customer_id).balance
-    return f"{came} is credited: {amount_text(row.amount)} USD. The balance is {amount_text(balance)} USD."
+    if row.invoice is not None:
+        return f"{came} has paid {amount_text(row.amount)} USD of {row.invoice.number}: {row.invoice.status} now."
+    tax = f" {amount_text(row.tax)} USD of it are tax." if row.tax else ""
+    return f"{came} is credited: {amount_text(row.credited)} USD.{tax} The balance is {amount_text(balance)} USD."

@@ -232,7 +232,11 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
         return [
-            Figure("Credit", amount_text(obj.amount), "USD"),
+            Figure(
+                "Invoice" if obj.invoice_id else "Credit",
+                amount_text(obj.credited),
+                f"USD, and {amount_text(obj.tax)} {obj.tax_name}" if obj.tax_name else "USD",
+            ),
             Figure("Price", currency_text(obj.pay_amount, obj.currency), obj.currency),
             Figure(
                 "Status",
@@ -251,7 +255,7 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
 
     @display(description="Credit (USD)")
     def credit_amount(self, obj: TopUp) -> str:
-        return html.amount(obj.amount)
+        return html.amount(obj.credited)
 
     @display(description="Paid in")
     def paid_in(self, obj: TopUp) -> str:

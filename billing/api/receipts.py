@@ -29,6 +29,9 @@ class PayerSerializer(serializers.Serializer[Any]):
     id = serializers.CharField(help_text="cus_…")
     name = serializers.CharField()
     email = serializers.CharField()
+    address = serializers.CharField(help_text="Lines, or empty.")
+    country = serializers.CharField(help_text="Its name, or empty.")
+    tax_number = serializers.CharField()
 
 
 class ReceiptSerializer(serializers.Serializer[Any]):
@@ -49,6 +52,12 @@ class ReceiptSerializer(serializers.Serializer[Any]):
     currency = serializers.CharField()
     paid = serializers.CharField(help_text="What was paid, in `currency`, with its decimals.")
     credited = serializers.CharField(help_text="What was credited, in USD.")
+    title = serializers.CharField(help_text="Invoice where tax was charged or reversed, else Receipt.")
+    tax_name = serializers.CharField(help_text="Such as IVA; empty: not taxed.")
+    tax_rate = serializers.CharField(help_text="Such as 21 %; empty: not taxed.")
+    tax = serializers.CharField(help_text="The tax on what was credited, in USD.")
+    tax_note = serializers.CharField(help_text="What the law wants said of it, or empty.")
+    paid_usd = serializers.CharField(help_text="What was credited and the tax, in USD.")
     rate = serializers.CharField(help_text="Units of `currency` for 1 USD.")
     is_sandbox = serializers.BooleanField(help_text="A test payment: no real money.")
 

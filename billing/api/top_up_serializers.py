@@ -23,7 +23,7 @@ _RATE = {"type": "string", "pattern": r"^\d+(\.\d+)?$", "example": "7.344", "des
 
 
 class NewTopUpSerializer(NoUnknownFields):
-    amount = AmountFromZero(help_text="Credit in USD, whole cents.")
+    amount = AmountFromZero(help_text="What to pay in USD, tax included, whole cents.")
     currency = Text(
         default=USD,
         validators=[RegexValidator(r"\A[A-Z]{3}\Z", 'must be a code such as "USD"')],
@@ -38,11 +38,17 @@ class NewTopUpSerializer(NoUnknownFields):
 
 
 class TopUpSerializer(serializers.Serializer[Any]):
-    """A payment: `amount` is credited in USD, `pay_amount` is paid in `currency`."""
+    """A payment: `amount` is paid, of which `tax` is tax, and `credited` is credited; `pay_amount` in `currency`."""
 
     id = serializers.CharField(source="public_id", help_text="top_…")
     status = serializers.ChoiceField(TopUp.Status.choices)
-    amount = Amount(help_text="Credited once it is paid, USD.")
+    amount = Amount(help_text="What is paid, in USD, tax included.")
+    tax = Amount(help_text="The tax in it, USD.")
+    tax_name = serializers.SerializerMethodField(help_text="Such as IVA; null: not taxed.")
+    tax_rate = serializers.SerializerMethodField(help_text='"0.21" is 21 %; null: not taxed.')
+    tax_note = serializers.SerializerMethodField(help_text="What the law wants said of it.")
+    credited = serializers.SerializerMethodField(help_text="Credited once it is paid, USD; 0 if it pays an invoice.")
+    invoice = serializers.SerializerMethodField(help_text="inv_…: the invoice that it pays.")
     currency = serializers.CharField(help_text="What it is paid in.")
     checkout_url = serializers.SerializerMethodField(help_text="The page to pay on, while it can be paid.")
     pay_amount = serializers.SerializerMethodField()
@@ -51,7 +57,9 @@ class TopUpSerializer(serializers.Serializer[Any]):
     method = serializers.SerializerMethodField(help_text="What it was paid with: card, alipay, wechat_pay.")
     method_detail = serializers.SerializerMethodField(help_text="Such as: visa •••• 4242.")
     reference = serializers.SerializerMethodField(help_text="Of a bank transfer or cash.")
-    refunded = serializers.SerializerMethodField(help_text="What of it went back, or is on its way back.")
+    refunded = serializers.SerializerMethodField(
+        help_text="What went back or is on its way, USD, with tax."
+    )
     grant = serializers.SerializerMethodField(help_text="gr_…: the credit that it became.")
     error_code = serializers.SerializerMethodField(help_text="Why it was not paid, or the last try was not.")
     error_message = serializers.SerializerMethodField()
@@ -63,6 +71,26 @@ class TopUpSerializer(serializers.Serializer[Any]):
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_checkout_url(self, row: TopUp) -> str | None:
         return row.checkout_url if row.checkout_url and row.status == TopUp.Status.PENDING else None
+
+    @extend_schema_field({"type": "string", "nullable": True})
+    def get_tax_name(self, row: TopUp) -> str | None:
+        return row.tax_name or None
+
+    @extend_schema_field({"type": "string", "nullable": True, "pattern": r"^0(\.\d+)?$"})
+    def get_tax_rate(self, row: TopUp) -> str | None:
+        return plain(row.tax_rate) if row.tax_name else None
+
+    @extend_schema_field({"type": "string", "nullable": True})
+    def get_tax_note(self, row: TopUp) -> str | None:
+        return row.tax_note or None
+
+    @extend_schema_field(Amount)
+    def get_credited(self, row: TopUp) -> str:
+        return Amount().to_representation(row.credited if row.invoice_id is None else Decimal(0))
+
+    @extend_schema_field({"type": "string", "nullable": True})
+    def get_invoice(self, row: TopUp) -> str | None:
+        return row.invoice.public_id if row.invoice_id is not None else None
 
     @extend_schema_field(_PAY_AMOUNT)
     def get_pay_amount(self, row: TopUp) -> str:
@@ -112,6 +140,17 @@ class OfferedSerializer(serializers.Serializer[Any]):
         return plain(offered.rate)
 
 
+class TaxSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(help_text="Such as IVA.")
+    rate = serializers.SerializerMethodField(help_text='"0.21" is 21 %.')
+    reverse_charge = serializers.BooleanField(source="is_reverse_charge")
+    note = serializers.CharField(help_text="What the law wants said of it, or empty.")
+
+    @extend_schema_field({"type": "string", "pattern": r"^0(\.\d+)?$", "example": "0.21"})
+    def get_rate(self, tax: Any) -> str:
+        return plain(tax.rate)
+
+
 class TopUpOptionsSerializer(serializers.Serializer[Any]):
     """What can be paid in, and how."""
 
@@ -119,6 +158,7 @@ class TopUpOptionsSerializer(serializers.Serializer[Any]):
     sandbox = serializers.BooleanField(help_text="A trial: no real money.")
     minimum = Amount()
     maximum = Amount()
+    tax = TaxSerializer(allow_null=True, help_text="The tax in what is paid; null: none.")
     presets = serializers.ListField(child=Amount(), help_text="Amounts to choose from; others can be paid too.")
     currencies = OfferedSerializer(many=True)
 

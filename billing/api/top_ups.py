@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import exchange, payment_accounts, top_ups
+from billing import exchange, payment_accounts, top_up_tax, top_ups
 from billing import stripe_gateway as gateway
 from billing.accounts import AccountClosed
 from billing.api.base import CustomerView, not_found
@@ -78,7 +78,7 @@ class TopUpsView(CustomerView):
         # Committed here, so that whatever happens next, a row knows of it.
         answer = once(request, work)
         if answer.data["checkout_url"] is None:
-            answer.data = dict(TopUpSerializer(_opened(answer.data["id"], at)).data)
+            answer.data = dict(TopUpSerializer(opened(answer.data["id"], at)).data)
             amend(request, answer.data)
         return answer
 
@@ -105,6 +105,7 @@ class TopUpOptionsView(CustomerView):
                     "sandbox": payment_accounts.is_sandbox(),
                     "minimum": bounds.top_up_minimum,
                     "maximum": bounds.top_up_maximum,
+                    "tax": top_up_tax.split(self.customer, bounds.top_up_minimum, at=datetime.now(UTC)).tax,
                     "presets": [parse_amount(preset) for preset in bounds.top_up_presets],
                     "currencies": exchange.offered(at=datetime.now(UTC)),
                 }
@@ -113,7 +114,7 @@ class TopUpOptionsView(CustomerView):
 
 
 def _of(customer_id: int) -> QuerySet[TopUp]:
-    gone = Sum("refunds__amount", filter=~Q(refunds__status=Refund.Status.FAILED))
+    gone = Sum(F("refunds__amount") + F("refunds__tax"), filter=~Q(refunds__status=Refund.Status.FAILED))
     return TopUp.objects.filter(customer_id=customer_id).annotate(refunded=gone).order_by("-pk")
 
 
@@ -135,7 +136,7 @@ def _started(customer_id: int, asked: dict[str, Any], request: Request, at: date
         raise ApiError(403, "customer_closed", "This account is closed: it takes no payments.") from error
 
 
-def _opened(public_id: str, at: datetime) -> TopUp:
+def opened(public_id: str, at: datetime) -> TopUp:
     """A top-up with its page, opened now unless it was before."""
     row = TopUp.objects.get(public_id=public_id)
     try:

@@ -1,7 +1,16 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from billing.api import payment_methods, receipts, recharge, top_ups, views
+from billing.api import (
+    billing_profile,
+    credit_notes,
+    invoice_payments,
+    payment_methods,
+    receipts,
+    recharge,
+    top_ups,
+    views,
+)
 from billing.api.openapi import SchemaView
 
 
@@ -18,6 +27,10 @@ urlpatterns = [
     path("transfers", views.TransfersView.as_view()),
     path("invoices", views.InvoicesView.as_view()),
     path("invoices/<slug:invoice_id>", views.InvoiceView.as_view()),
+    path("invoices/<slug:invoice_id>/pay", invoice_payments.InvoicePaymentView.as_view()),
+    path("credit-notes", credit_notes.CreditNotesView.as_view()),
+    path("credit-notes/<slug:credit_note_id>", credit_notes.CreditNoteView.as_view()),
+    path("billing-profile", billing_profile.BillingProfileView.as_view()),
     path("payment-methods", payment_methods.PaymentMethodsView.as_view()),
     path("payment-methods/setup", payment_methods.SetupView.as_view()),
     path("payment-methods/<slug:method_id>", payment_methods.PaymentMethodView.as_view()),

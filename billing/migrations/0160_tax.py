@@ -80,7 +80,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="receipt",
             name="tax",
-            field=relayadmin.db.AmountField(db_default=0, default=0, help_text="The tax in the amount (USD)."),
+            field=relayadmin.db.AmountField(
+                db_default=0, default=0, help_text="The tax that was paid beside it (USD)."
+            ),
         ),
         migrations.AddField(
             model_name="receipt",

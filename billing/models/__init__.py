@@ -6,6 +6,7 @@ from billing.models.holds import Hold
 from billing.models.invoices import (
     CreditNote,
     CreditNoteLine,
+    CreditNoteRequest,
     CustomerClosing,
     Invoice,
     InvoiceLine,
@@ -40,6 +41,7 @@ __all__ = [
     "BillingProfile",
     "CreditNote",
     "CreditNoteLine",
+    "CreditNoteRequest",
     "Customer",
     "CustomerClosing",
     "Dispute",

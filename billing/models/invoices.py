@@ -1,5 +1,6 @@
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 
 from billing.models.customers import Customer
@@ -204,7 +205,7 @@ class CreditNote(models.Model):
 
 
 class CreditNoteLine(models.Model):
-    """What is taken back of one line of an invoice; amounts above zero."""
+    """What is taken back of one line of an invoice: above zero, but for what a void takes of lines below zero."""
 
     credit_note = models.ForeignKey(CreditNote, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
@@ -223,6 +224,49 @@ class CreditNoteLine(models.Model):
 
     def __str__(self) -> str:
         return self.description
+
+
+class CreditNoteRequest(models.Model):
+    """What somebody asks to take back of an invoice: issued at once, or when a second person has approved it."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Waits for a second person"
+        ISSUED = "issued", "Issued"
+        REJECTED = "rejected", "Rejected"
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.PENDING)
+    parts: Any = models.JSONField(null=True, help_text="By line of the invoice, the amount; null: all that is left.")
+    total: Any = AmountField(help_text="With tax, as it was when it was asked for.")
+    reason = models.CharField(max_length=500)
+    key = models.CharField(max_length=255, help_text="Unique per customer: the same key takes back once.")
+    credit_note: Any = models.OneToOneField(CreditNote, on_delete=models.PROTECT, null=True, related_name="request")
+    asked_by = models.CharField(max_length=150, blank=True)
+    asked_by_user: Any = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    asked_at = models.DateTimeField()
+    decided_by = models.CharField(max_length=150, blank=True)
+    decided_by_user: Any = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        permissions = (("credit_invoice", "Can credit and void invoices, and decide on it"),)
+        constraints = (
+            models.UniqueConstraint(fields=["customer", "key"], name="credit_note_request_once_per_key"),
+            models.CheckConstraint(
+                condition=models.Q(status="issued", credit_note__isnull=False)
+                | (~models.Q(status="issued") & models.Q(credit_note=None)),
+                name="credit_note_request_issued_has_its_note",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.invoice}: {self.total}"
 
 
 class PeriodClosing(models.Model):

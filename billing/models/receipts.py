@@ -48,7 +48,7 @@ class Receipt(models.Model):
     customer_address = models.TextField(blank=True, db_default="")
     customer_country = models.CharField(max_length=2, blank=True, db_default="")
     customer_tax_number = models.CharField(max_length=30, blank=True, db_default="")
-    tax: Any = AmountField(default=0, db_default=0, help_text="The tax in the amount (USD).")
+    tax: Any = AmountField(default=0, db_default=0, help_text="The tax that was paid beside it (USD).")
     tax_name = models.CharField(max_length=40, blank=True, db_default="", help_text="Empty: not taxed.")
     tax_rate: Any = models.DecimalField(max_digits=6, decimal_places=5, default=0, db_default=0)
     tax_note = models.CharField(max_length=200, blank=True, db_default="")

@@ -180,7 +180,9 @@ class TestPaying:
 
         def work() -> None:
             wallet = ledger.lock_wallets([payer.customer.pk])[payer.customer.pk]
-            write_offs.write_off(wallet, Decimal("2.10"), key="w", reason="lost", document="", actor="olga", at=now())
+            write_offs.write_off(
+                wallet, amount=Decimal("2.10"), key="w", reason="lost", document="", actor="olga", at=now()
+            )
 
         in_transaction(work)
         assert (again(invoice).amount_due, again(invoice).paid_by_credit) == (Decimal("10.00"), 0)
@@ -221,6 +223,15 @@ class TestNotPaying:
         record(payer, invoice, "12.00", "T-1")
         assert Customer.objects.get(pk=payer.customer.pk).status == "suspended"
         record(payer, invoice, "0.10", "T-2")
+        assert Customer.objects.get(pk=payer.customer.pk).status == "active"
+
+    def test_who_was_freed_by_credit_is_resumed_by_the_next_run(self) -> None:
+        OperatorSettings.objects.update(suspend_overdue_days=7)
+        payer, _ = billed()
+        self.chase(7)
+        give(payer, "12.10")
+        assert self.chase(7) == receivables.Chased(resumed=1)
+        assert self.chase(7) == receivables.Chased()
         assert Customer.objects.get(pk=payer.customer.pk).status == "active"
 
     def test_other_causes_of_a_suspension_stay(self) -> None:
