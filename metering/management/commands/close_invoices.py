@@ -32,4 +32,3 @@ class Command(JsonCommand):
         for public_id, reason in closed.reasons.items():
             self.note(f"{public_id} was not invoiced: {reason}")
         self.answer({"issued": closed.issued, "skipped": closed.skipped, "failed": closed.failed})
-
