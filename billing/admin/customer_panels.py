@@ -177,7 +177,7 @@ def _top_ups(customer: Customer, of_customer: str) -> Panel:
             (
                 html.link(html.object_url(TopUp, row.pk), row.public_id),
                 row.get_status_display(),
-                html.amount(row.credited),
+                html.amount(row.credited) if row.invoice_id is None else "an invoice",
                 f"{currency_text(row.pay_amount, row.currency)} {row.currency}",
                 row.get_origin_display(),
                 html.moment(row.created_at),

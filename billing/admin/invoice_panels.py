@@ -5,8 +5,10 @@ from itertools import groupby
 
 from billing.admin import html
 from billing.admin.base import Panel
-from billing.models import Invoice, InvoiceLine
+from billing.models import CreditNote, Invoice, InvoiceLine, TopUp
 from relayadmin.money import EXACT, to_unit_price, total
+
+ROWS = 20
 
 
 def panels(invoice: Invoice) -> list[Panel]:
@@ -111,3 +113,36 @@ def _balances(invoice: Invoice) -> Panel:
         numbers=frozenset({1}),
         total=("Closing balance", html.amount(invoice.closing_balance)),
     )
+
+
+def payments(invoice: Invoice) -> list[Panel]:
+    """What was paid for it by name; nothing where nothing was."""
+    rows = [
+        (
+            html.link(html.object_url(TopUp, row.pk), row.public_id),
+            row.get_status_display(),
+            html.amount(row.amount),
+            row.get_origin_display(),
+            row.reference or row.method_detail or html.NOTHING,
+            html.moment(row.paid_at or row.created_at),
+        )
+        for row in TopUp.objects.filter(invoice=invoice)[:ROWS]
+    ]
+    headers = ("Payment", "Status", "USD", "How", "Reference", "At")
+    return [Panel(title="Payments", headers=headers, rows=rows, numbers=frozenset({2}))] if rows else []
+
+
+def credit_notes(invoice: Invoice) -> list[Panel]:
+    """What was taken back of it; nothing where nothing was."""
+    rows = [
+        (
+            html.link(html.object_url(CreditNote, note.pk), note.number),
+            html.amount(note.total),
+            note.reason,
+            note.actor or html.NOTHING,
+            html.moment(note.issued_at),
+        )
+        for note in invoice.credit_notes.order_by("-pk")[:ROWS]
+    ]
+    headers = ("Credit note", "Taken back", "Reason", "By", "At")
+    return [Panel(title="Credit notes", headers=headers, rows=rows, numbers=frozenset({1}))] if rows else []

@@ -192,7 +192,7 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
         ]
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        return [*invoice_panels.panels(obj)]
+        return [*invoice_panels.panels(obj), *invoice_panels.payments(obj), *invoice_panels.credit_notes(obj)]
 
     @display(description="Supplier, as it was")
     def supplier(self, obj: Invoice) -> str:

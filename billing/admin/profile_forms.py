@@ -100,7 +100,8 @@ def profile_panel(customer: Customer) -> Panel:
     tax = "no tax" if rate is None else f"{rate.name} {percent(rate.rate)}"
     where = names().get(row.country, "no country")
     needs_line = row.terms == BillingProfile.Terms.ON_ACCOUNT and not customer.wallet.credit_limit
-    body = f"{row.legal_name or customer.name}, {where}: {tax}. {number_text(row)}".strip()
+    number = f" Tax number: {number_text(row)}." if row.tax_number else ""
+    body = f"{row.legal_name or customer.name}, {where}: {tax}.{number}"
     if needs_line:
         body += " On account, but without a credit limit: set one, or nothing fits beyond the credit that is there."
     return Panel(

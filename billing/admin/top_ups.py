@@ -255,7 +255,7 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
 
     @display(description="Credit (USD)")
     def credit_amount(self, obj: TopUp) -> str:
-        return html.amount(obj.credited)
+        return html.amount(obj.credited) if obj.invoice_id is None else "pays an invoice"
 
     @display(description="Paid in")
     def paid_in(self, obj: TopUp) -> str:
