@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0160_tax"),
+        ("billing", "0161_credit_note_requests"),
     ]
 
     operations = [
