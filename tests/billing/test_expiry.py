@@ -149,7 +149,7 @@ def mark_as_right(payer: Payer) -> None:
 
 
 def notices_of(payer: Payer) -> list[dict[str, Any]]:
-    found = Notice.objects.filter(customer=payer.customer, kind=expiry.CREDIT_EXPIRES)
+    found = Notice.objects.filter(customer=payer.customer).exclude(kind="key_created")
     return list(found.order_by("pk").values_list("data", flat=True))
 
 
