@@ -6,6 +6,7 @@ from typing import Any
 
 BALANCE_LOW = "balance_low"
 INVOICE_ISSUED = "invoice_issued"
+INVOICE_OVERDUE = "invoice_overdue"
 KEY_CREATED = "key_created"
 KEY_REVOKED = "key_revoked"
 PAYMENT_FAILED = "payment_failed"
@@ -42,6 +43,18 @@ KINDS: dict[str, Kind] = {
                 "total": "121.00",
                 "amount_due": "121.00",
                 "due_on": "2026-11-15",
+            },
+        ),
+        Kind(
+            INVOICE_OVERDUE,
+            "An invoice is 3, 10 or 20 days overdue.",
+            {
+                "invoice": "inv_0k9d3f6h1m2n4p5q",
+                "number": "INV-2026-000042",
+                "reminder": 1,
+                "amount_due": "121.00",
+                "due_on": "2026-11-15",
+                "days": 3,
             },
         ),
         Kind(

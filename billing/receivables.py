@@ -13,6 +13,7 @@ from billing import burning, credits, debt_parts, ledger, notices, open_invoices
 from billing.accounts import AccountClosed
 from billing.billing_profiles import profile_of
 from billing.models import Account, AccountChange, Customer, Grant, Invoice, OperatorSettings, Transfer
+from billing.notice_kinds import INVOICE_OVERDUE
 from billing.periods import operator_timezone
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import CENT, EXACT, ZERO, cents_text
@@ -286,7 +287,7 @@ def _remind(invoice: Invoice, late_days: int, at: datetime) -> None:
     assert invoice.due_on is not None
     notices.announce(
         customer_id=invoice.customer_id,
-        kind="invoice_overdue",
+        kind=INVOICE_OVERDUE,
         key=f"{invoice.public_id}:{invoice.reminders}",
         data={
             "invoice": invoice.public_id,
