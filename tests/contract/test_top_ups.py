@@ -241,6 +241,7 @@ class TestHistory:
                 pay_amount=2,
                 key=str(number),
                 transfer_id=number,
+                ended_at=None if status == "pending" else now(),
                 reason="r",
                 created_at=now(),
             )
