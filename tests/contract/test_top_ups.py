@@ -240,6 +240,8 @@ class TestHistory:
                 currency="USD",
                 pay_amount=2,
                 key=str(number),
+                transfer_id=number,
+                ended_at=None if status == "pending" else now(),
                 reason="r",
                 created_at=now(),
             )
@@ -251,6 +253,7 @@ class TestHistory:
         assert CustomerApi(payer).get("top-ups/options").body == {
             "available": True,
             "sandbox": True,
+            "tax": None,
             "minimum": "5.000000",
             "maximum": "10000.000000",
             "presets": ["5.000000", "25.000000"],
