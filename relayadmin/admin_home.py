@@ -17,7 +17,7 @@ from django_celery_beat.models import PeriodicTask
 from billing.admin import alarms, html
 from billing.admin.base import MOST_ROWS, Figure, Panel
 from billing.admin.operation import RUN_TONES, duration_text, job_names, result_text, run_outcome
-from billing.models import Customer, JobRun, Wallet, WalletAdjustment
+from billing.models import Customer, JobRun, TopUp, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
 from metering.admin import waiting_panel
 from metering.models import (
@@ -350,6 +350,10 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
         asked = WalletAdjustment.objects.filter(status=WalletAdjustment.Status.PENDING).count()
         url = html.list_url(WalletAdjustment, "status__exact=pending")
         figures.append(Figure("Adjustments", f"{asked:,}", "wait for a second person", url, "warning" if asked else ""))
+    if may_see(request, "billing.TopUp"):
+        came = TopUp.objects.filter(status=TopUp.Status.WAITING).count()
+        url = html.list_url(TopUp, "status__exact=waiting")
+        figures.append(Figure("Payments", f"{came:,}", "wait for a second person", url, "warning" if came else ""))
     if may_see(request, "metering.PriceImport"):
         pending = PriceImport.objects.filter(status=PriceImport.Status.PENDING).count()
         url = html.list_url(PriceImport, "status__exact=pending")
