@@ -56,7 +56,8 @@ class TooMuch(Exception):
     """More than what is left of the top-ups and not held."""
 
     def __init__(self, refundable: Decimal) -> None:
-        super().__init__(f"only {amount_text(refundable)} USD can be refunded")
+        most = f"only {amount_text(refundable)} USD" if refundable else "nothing"
+        super().__init__(f"{most} can be refunded")
         self.refundable = refundable
 
 

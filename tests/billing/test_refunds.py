@@ -88,7 +88,7 @@ class TestWhatMayGoBack:
         payer = make_poor()
         top_up(stripe_sandbox, payer)
         charge(payer, "12")
-        with pytest.raises(refunds.TooMuch):
+        with pytest.raises(refunds.TooMuch, match="nothing can be refunded"):
             refund(payer, None)
 
     def test_credit_by_hand_that_names_a_top_up_is_not_part_of_it(self, stripe_sandbox: StripeSandbox) -> None:
