@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from billing import alarms, ledger, money_back, notices, payment_accounts, refunds, stripe_gateway, suspension
+from billing import (
+    alarms,
+    ledger,
+    money_back,
+    notices,
+    payment_accounts,
+    recharge_rules,
+    refunds,
+    stripe_gateway,
+    suspension,
+)
 from billing.accounts import AccountClosed
 from billing.models import Account, AccountChange, Dispute, OperatorSettings, TopUp, Transfer
 from billing.stripe_objects import BalanceTransaction, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
@@ -122,6 +132,7 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
         at=at,
     )
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
+    recharge_rules.money_went_back(wallet, at=at)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
 

@@ -7,7 +7,7 @@ get their rows here. Applying judges by the rows and what was read alone, so it 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from billing import ledger, money_back, notices, stripe_gateway, top_ups
+from billing import ledger, money_back, notices, recharge_rules, stripe_gateway, top_ups
 from billing.models import Account, Grant, Refund, TopUp, Transfer
 from billing.stripe_objects import Refund as Sent
 from relayadmin.db import in_transaction, outside_transaction
@@ -203,6 +203,7 @@ def take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
     )
     row.transfer_id, row.unpaid = taken.transfer_id, taken.unpaid
     row.save(force_insert=True)
+    recharge_rules.money_went_back(wallet, at=at)
 
 
 def is_by_hand(row: Refund) -> bool:
