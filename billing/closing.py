@@ -196,9 +196,14 @@ def _refunds(customer_id: int, parts: Sequence[burning.Part], *, key: str, actor
     )
     paid = TopUp.objects.filter(customer_id=customer_id, status=TopUp.Status.PAID, public_id__in=references.values())
     top_ups = {row.public_id: row for row in paid}
+    # No more goes back of a top-up than was paid: what credit by hand that names one is more, a person pays out.
+    rest = {name: EXACT.subtract(row.amount, money_back.gone_of(row).amount) for name, row in top_ups.items()}
     rows: dict[str, Refund] = {}
     for part in parts:
-        top_up = top_ups.get(references[part.grant_id])
+        name = references[part.grant_id]
+        top_up = top_ups[name] if rest.get(name, ZERO) >= part.amount else None
+        if top_up is not None:
+            rest[name] = EXACT.subtract(rest[name], part.amount)
         what = str(part.grant_id) if top_up is None else top_up.public_id
         row = rows.setdefault(
             what,

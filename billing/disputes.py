@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from billing import alarms, ledger, money_back, notices, refunds, stripe_gateway, suspension
+from billing import (
+    alarms,
+    ledger,
+    money_back,
+    notices,
+    payment_accounts,
+    recharge_rules,
+    refunds,
+    stripe_gateway,
+    suspension,
+)
 from billing.accounts import AccountClosed
 from billing.models import Account, AccountChange, Dispute, OperatorSettings, TopUp, Transfer
 from billing.stripe_objects import BalanceTransaction, GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
@@ -126,6 +136,7 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
     )
     row.taken_tax = EXACT.add(row.taken_tax, share.tax)
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
+    recharge_rules.money_went_back(wallet, at=at)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
 
@@ -252,9 +263,11 @@ def sweep(*, at: datetime, limit: int = 100) -> int:
 def _claim(at: datetime) -> str | None:
     with server_cursor() as cursor:
         cursor.execute(
-            "UPDATE billing_dispute SET look_at = %s WHERE id = (SELECT id FROM billing_dispute WHERE look_at <= %s"
-            " ORDER BY look_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING stripe_id",
-            [at + ASKED_AGAIN_AFTER, at],
+            "UPDATE billing_dispute SET look_at = %s WHERE id = ("
+            " SELECT d.id FROM billing_dispute d JOIN billing_topup t ON t.id = d.top_up_id"
+            " WHERE d.look_at <= %s AND t.is_sandbox = %s"
+            " ORDER BY d.look_at LIMIT 1 FOR UPDATE OF d SKIP LOCKED) RETURNING stripe_id",
+            [at + ASKED_AGAIN_AFTER, at, payment_accounts.is_sandbox()],
         )
         row = cursor.fetchone()
         return None if row is None else str(row[0])

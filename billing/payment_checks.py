@@ -39,7 +39,10 @@ _TAKEN = _MOVED.format(kind="refund", key="'refund:' || r.public_id", account="=
 _TAKEN_BY_CLOSING = """(SELECT coalesce(sum(u.amount), 0) FROM billing_grantuse u
     JOIN billing_grant g ON g.customer_id = u.customer_id AND g.id = u.grant_id
     WHERE u.customer_id = r.customer_id AND u.transfer_id = r.transfer_id AND g.kind = 'paid' AND (
-        g.id = r.grant_id OR g.reference = (SELECT p.public_id FROM billing_topup p WHERE p.id = r.top_up_id)))"""
+        g.id = r.grant_id OR (
+            g.reference = (SELECT p.public_id FROM billing_topup p WHERE p.id = r.top_up_id)
+            AND NOT EXISTS (SELECT FROM billing_refund o WHERE o.customer_id = r.customer_id
+                AND o.transfer_id = r.transfer_id AND o.grant_id = g.id))))"""
 
 _REFUNDS = f"""
 SELECT r.customer_id, d.what || r.public_id, NULL::bigint, true, d.expected, d.found

@@ -13,6 +13,7 @@ from billing.accounts import AccountClosed, lock_account
 from billing.credits import LARGEST_GRANT
 from billing.manual import AlreadyDecided, Person, SamePerson, needs_second_person
 from billing.models import Account, Customer, Invoice, PayCurrency, TopUp
+from billing.periods import operator_timezone
 from billing.top_up_states import credit
 from relayadmin.db import in_transaction
 from relayadmin.money import currency_decimals, has_decimals, total
@@ -164,7 +165,7 @@ def _check(payment: Payment, rate: Decimal, at: datetime) -> None:
         raise InvalidPayment("rate", f"the rate must have at most {exchange.RATE_DECIMALS} decimals")
     if not 1 <= len(payment.reference.strip()) <= 255 or "\x00" in payment.reference:
         raise InvalidPayment("reference", "reference must have 1 to 255 characters, and no NUL")
-    if payment.received_on > at.date():
+    if payment.received_on > at.astimezone(operator_timezone()).date():
         raise InvalidPayment("received_on", "it can't have come in after today")
 
 

@@ -148,6 +148,13 @@ def card_removed(method: PaymentMethod, *, at: datetime) -> bool:
     return True
 
 
+def money_went_back(wallet: ledger.LockedWallet, *, at: datetime) -> None:
+    """Switch off a rule that would charge at once what a refund or a dispute has just taken off this wallet."""
+    rule = Recharge.objects.filter(customer_id=wallet.customer_id, is_on=True).first()
+    if rule is not None and wallet.balance < rule.threshold:
+        switch_off(rule, Off.WENT_BACK, "A payment was refunded or disputed. Switch it on again to go on.", at=at)
+
+
 def forbid(*, customer_id: int, reason: str, at: datetime) -> bool:
     """The operator switches a customer's rule off; only `allow` lets it be switched on again. False if it was so."""
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from billing import alarms, ledger, stripe_gateway
+from billing import alarms, ledger, payment_accounts, stripe_gateway
 from billing.models import Refund
 from billing.refund_states import BY_HAND, State, Status, apply, fail, is_by_hand
 from billing.stripe_objects import GatewayRejected, GatewayUnavailable, PaymentsNotConfigured
@@ -97,14 +97,15 @@ def sweep(*, at: datetime, limit: int = 100) -> int:
 
 
 def _claim(at: datetime) -> int | None:
-    """A refund that is due, its next look moved on."""
+    """A refund of the mode that the key is for that is due, its next look moved on."""
     with server_cursor() as cursor:
         cursor.execute(
             "UPDATE billing_refund SET attempts = attempts + 1,"
             "   look_at = %s::timestamptz + (%s::interval[])[least(attempts + 1, %s)]"
-            " WHERE id = (SELECT id FROM billing_refund WHERE look_at <= %s ORDER BY look_at LIMIT 1"
-            "   FOR UPDATE SKIP LOCKED) RETURNING id",
-            [at, list(_BACK_OFF), len(_BACK_OFF), at],
+            " WHERE id = (SELECT r.id FROM billing_refund r JOIN billing_topup t ON t.id = r.top_up_id"
+            "   WHERE r.look_at <= %s AND t.is_sandbox = %s ORDER BY r.look_at LIMIT 1"
+            "   FOR UPDATE OF r SKIP LOCKED) RETURNING id",
+            [at, list(_BACK_OFF), len(_BACK_OFF), at, payment_accounts.is_sandbox()],
         )
         row = cursor.fetchone()
         return None if row is None else int(row[0])

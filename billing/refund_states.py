@@ -7,7 +7,7 @@ get their rows here. Applying judges by the rows and what was read alone, so it 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from billing import ledger, money_back, notices, stripe_gateway, top_ups
+from billing import ledger, money_back, notices, recharge_rules, stripe_gateway, top_ups
 from billing.models import Account, Grant, Refund, TopUp, Transfer
 from billing.stripe_objects import Refund as Sent
 from relayadmin.db import in_transaction, outside_transaction
@@ -83,12 +83,16 @@ def _apply_one(top_up: TopUp, sent: Sent, *, at: datetime) -> str:
 
 
 def _row_of(top_up: TopUp, sent: Sent) -> Refund | None:
-    """The row of a refund at Stripe: by its id, or by ours in its metadata if all else is the same."""
+    """The row of a refund at Stripe: by its id, or by ours in its metadata if all else is the same.
+
+    One that was given back as never sent is not its row any more: what went out after all is taken anew.
+    """
     known = Refund.objects.filter(stripe_id=sent.id).first()
     named = sent.metadata.get("refund")
     if known is not None or not named:
         return known
-    return Refund.objects.filter(public_id=named, top_up=top_up, pay_amount=sent.amount, stripe_id=None).first()
+    waiting = Refund.objects.filter(top_up=top_up, stripe_id=None, status=Status.PENDING)
+    return waiting.filter(public_id=named, pay_amount=sent.amount).first()
 
 
 def _take_made_there(top_up: TopUp, sent: Sent, *, at: datetime) -> Refund:
@@ -203,6 +207,7 @@ def take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
     )
     row.transfer_id, row.unpaid = taken.transfer_id, taken.unpaid
     row.save(force_insert=True)
+    recharge_rules.money_went_back(wallet, at=at)
 
 
 def is_by_hand(row: Refund) -> bool:

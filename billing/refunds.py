@@ -56,7 +56,8 @@ class TooMuch(Exception):
     """More than what is left of the top-ups and not held."""
 
     def __init__(self, refundable: Decimal) -> None:
-        super().__init__(f"only {amount_text(refundable)} USD can be refunded")
+        most = f"only {amount_text(refundable)} USD" if refundable else "nothing"
+        super().__init__(f"{most} can be refunded")
         self.refundable = refundable
 
 
@@ -149,10 +150,13 @@ def _refundable(wallet: ledger.LockedWallet, top_up_id: int | None, *, at: datet
     left = money_back.left_of(wallet.customer_id, [row.public_id for row in rows], at=at)
     found: list[Refundable] = []
     for row in rows:
-        amount = min(sum((part.amount for part in left.get(row.public_id, ())), ZERO), free)
+        gone = money_back.gone_of(row)
+        # Credit by hand may name a top-up too, and no more goes back of one than was paid.
+        rest = max(ZERO, EXACT.subtract(row.amount, gone.amount))
+        amount = min(sum((part.amount for part in left.get(row.public_id, ())), ZERO), rest, free)
         # Nobody can send a fraction of a cent back: it stays to be used.
         amount = amount.quantize(Decimal("0.01"), rounding="ROUND_DOWN")
-        pay = money_back.pay_of(row, amount, money_back.gone_of(row)) if amount else ZERO
+        pay = money_back.pay_of(row, amount, gone) if amount else ZERO
         if pay:
             free = EXACT.subtract(free, amount)
             found.append(Refundable(row, amount, pay))

@@ -5,6 +5,7 @@ lies between is booked on the house customer, so that cash:stripe ends at Stripe
 matched is booked nowhere: it is a difference, which a person explains or which goes away when the other side has come.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.db.models import Count, F, Max, Q, Sum
 
-from billing import disputes, ledger, payment_accounts, stripe_differences, stripe_gateway
+from billing import disputes, ledger, payment_accounts, refunds, stripe_differences, stripe_gateway
 from billing.models import (
     Account,
     Customer,
@@ -27,10 +28,11 @@ from billing.models import (
     Transfer,
 )
 from billing.stripe_differences import Found
-from billing.stripe_objects import BalanceTransaction
+from billing.stripe_objects import BalanceTransaction, GatewayRejected
 from relayadmin.db import in_transaction, outside_transaction
 from relayadmin.money import EXACT, ZERO, amount_text
 
+logger = logging.getLogger(__name__)
 Kind = StripeDifference.Kind
 FIRST_LOOK = timedelta(days=30)
 # Read again each time: what Stripe adds late, and what was missed while a run died.
@@ -70,6 +72,7 @@ def reconcile(*, at: datetime, days: int | None = None) -> Reconciled:
     # Kept and booked oldest first, so that a refund comes before its failure.
     read = list(stripe_gateway.balance_transactions(start, at + timedelta(minutes=1)))
     new = sum(_keep(one) for one in reversed(read))
+    _hear(start, at=at)
     waiting = StripeTransaction.objects.filter(booked_at=None).order_by("occurred_at", "pk")
     booked = sum(_book(number, at=at) for number in waiting.values_list("pk", flat=True))
     open_now = stripe_differences.report(list(_differences(at)), at=at)
@@ -100,6 +103,22 @@ def _keep(read: BalanceTransaction) -> bool:
         },
     )
     return is_new
+
+
+def _hear(start: datetime, *, at: datetime) -> None:
+    """Have refunds and disputes taken in that Stripe has booked since and whose webhooks may have been lost.
+
+    Those made there, not here, are known by nothing else. Not in a transaction.
+    """
+    moved = StripeTransaction.objects.filter(booked_at=None, occurred_at__gte=start, category__in=_REFUNDS | _DISPUTES)
+    for category, source in moved.exclude(source="").order_by("occurred_at", "pk").values_list("category", "source"):
+        try:
+            if category in _DISPUTES:
+                disputes.sync(source, at=at)
+            else:
+                refunds.apply(refunds.read(source, at=at), at=at)
+        except GatewayRejected as error:
+            logger.info("not ours to read source=%s error=%s", source, error)  # it stays a difference
 
 
 # --- booking

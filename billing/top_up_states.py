@@ -255,6 +255,10 @@ def _fault(row: TopUp, state: State, intent: gateway.PaymentIntent) -> _Fault | 
         return _Fault("other_amount", f"{paid} {row.currency} were paid in place of {asked}")
     if customer.status == Customer.Status.CLOSED:
         return _Fault("account_closed", "the account was closed before the money came")
+    charge = intent.charge
+    if row.status == Status.REFUSED and charge is not None and (charge.amount_refunded or charge.disputed):
+        # While it was refused nothing was taken for that, and nothing will be: it is read once.
+        return _Fault("went_back", "it was refunded or disputed at the payment provider meanwhile")
     return None
 
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from billing import disputes, refunds, stripe_gateway, top_ups, webhook_events
 from billing.checks import Scope
-from billing.models import Dispute, Entry, Refund, TopUp, Transfer, WebhookEvent
+from billing.models import Dispute, Entry, OperatorSettings, Refund, TopUp, Transfer, WebhookEvent
 from billing.stripe_objects import BalanceTransaction
 from billing.verification import check_ledger
 from tests.payments_sandbox import Delivery, StripeSandbox
@@ -134,6 +134,11 @@ def assert_right(payer: Payer) -> None:
     """Every check of the ledger, of this customer."""
     for full in (False, True):
         assert check_ledger(Scope(payer.customer.pk, payer.customer.pk, full=full)) == []
+
+
+def suspend_on_dispute(*, is_on: bool = True) -> None:
+    """Set the operator's policy, which is off at first."""
+    OperatorSettings.objects.update(suspends_on_dispute=is_on)
 
 
 def the_refund(payer: Payer) -> Refund:

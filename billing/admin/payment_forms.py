@@ -14,6 +14,7 @@ from unfold.widgets import (
 from billing import exchange, manual, received
 from billing.admin.forms import AmountFormField, MomentField
 from billing.models import Customer, ExchangeRate, PayCurrency, TopUp, Wallet
+from billing.periods import operator_timezone
 from relayadmin.money import amount_text, currency_text
 
 METHODS = (("card", "Card"), ("alipay", "Alipay"), ("wechat_pay", "WeChat Pay"))
@@ -41,7 +42,7 @@ class ReceivedForm(forms.Form):
     received_on = forms.DateField(
         label="Came in on",
         widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
-        initial=lambda: timezone.now().date(),
+        initial=lambda: timezone.now().astimezone(operator_timezone()).date(),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -363,7 +363,13 @@ def _refunds(row: TopUp) -> list[Panel]:
     if not refunds:
         return []
     shown = [
-        (one.public_id, one.get_status_display(), html.amount(one.amount), one.reason, html.moment(one.created_at))
+        (
+            html.link(html.object_url(Refund, one.pk), one.public_id),
+            one.get_status_display(),
+            html.amount(one.amount),
+            one.reason,
+            html.moment(one.created_at),
+        )
         for one in refunds
     ]
     headers = ("Refund", "Status", "Taken (USD)", "Reason", "At")
@@ -374,6 +380,14 @@ def _disputes(row: TopUp) -> list[Panel]:
     disputes = list(Dispute.objects.filter(top_up=row))
     if not disputes:
         return []
-    shown = [(one.stripe_id, one.status, html.amount(one.taken), html.amount(one.returned)) for one in disputes]
+    shown = [
+        (
+            html.link(html.object_url(Dispute, one.pk), one.stripe_id),
+            one.status.replace("_", " "),
+            html.amount(one.taken),
+            html.amount(one.returned),
+        )
+        for one in disputes
+    ]
     headers = ("Dispute", "Status", "Taken (USD)", "Given back (USD)")
     return [Panel(title="Disputes", headers=headers, rows=shown, numbers=frozenset({2, 3}))]

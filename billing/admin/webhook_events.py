@@ -32,10 +32,10 @@ class WebhookEventAdmin(WorkAdmin):
     list_display = (
         "type",
         "status_badge",
+        "received_at",
         "what_was_done",
         "short_object_id",
         "attempts",
-        "received_at",
     )
     list_filter = ("status", "object_type", "livemode", ("received_at", DaysFilter))
     search_fields = ("event_id__exact", "object_id__exact", "type__exact")

@@ -108,7 +108,7 @@ class OperatorSettings(models.Model):
         default=True, db_default=True, help_text="Customers may have their wallet recharged from a saved card."
     )
     suspends_on_dispute = models.BooleanField(
-        default=True, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
+        default=False, help_text="A customer whose payment is disputed is suspended until the dispute has ended."
     )
 
     low_balance_below: Any = AmountField(

@@ -72,6 +72,7 @@ class Recharge(models.Model):
         EXPIRED = "expired", "The card has expired"
         LIMITS = "limits", "The amount is no longer allowed"
         REFUSED = "refused", "A payment didn't match"
+        WENT_BACK = "went_back", "A payment was refunded or disputed"
 
     customer: Any = models.OneToOneField(Customer, on_delete=models.PROTECT, related_name="+")
     is_on = models.BooleanField(default=False)

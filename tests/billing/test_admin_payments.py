@@ -81,6 +81,8 @@ class TestRecording:
         answer = operator.post(page(TopUp, "approve", row.pk), follow=True)
         assert "A second person has to approve it. It goes on waiting." in text_of(answer)
         second = log_in(make_staff(permissions=["billing.view_topup", "billing.record_payment"]))
+        home = second.get("/admin/").context["home"]["groups"]
+        assert {figure.label: figure.value for group in home for figure in group.figures}["Payments"] == "1"
         assert "Approve 50.00 USD for Ada" in text_of(second.get(page(TopUp, "approve", row.pk)))
         second.post(page(TopUp, "approve", row.pk))
         assert (again(row).status, payer.balance) == ("paid", 50)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from billing import closing, disputes, refunds, suspension
-from billing.models import Alarm, Customer, Dispute, Grant, Notice, OperatorSettings, Refund, TopUp
+from billing.models import Alarm, Customer, Dispute, Grant, Notice, Refund, TopUp
 from billing.stripe_objects import Dispute as Disputed
 from tests.billing.hands import charge
 from tests.payments import (
@@ -22,6 +22,7 @@ from tests.payments import (
     receive,
     refund,
     start_top_up,
+    suspend_on_dispute,
     the_dispute,
     top_up,
 )
@@ -61,6 +62,7 @@ class TestTaken:
         assert_right(payer)
 
     def test_24_an_inquiry_takes_nothing_until_it_becomes_a_dispute(self, stripe_sandbox: StripeSandbox) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         made = disputed(stripe_sandbox, top_up(stripe_sandbox, payer), withdraws=False)
         assert (payer.balance, status_of(payer)) == (10, "active")
@@ -159,12 +161,16 @@ class TestTaken:
         made = disputed(stripe_sandbox, top_up(stripe_sandbox, payer))
         stripe_sandbox.win(made)
         assert disputes.sweep(at=now()) == 0, "not yet"
+        TopUp.objects.filter(customer=payer.customer).update(is_sandbox=False)
+        assert disputes.sweep(at=later(days=3)) == 0, "the key is of another mode"
+        TopUp.objects.filter(customer=payer.customer).update(is_sandbox=True)
         assert disputes.sweep(at=later(days=3)) == 1
         assert (payer.balance, the_dispute(payer).look_at) == (10, None)
 
 
 class TestSuspension:
     def test_it_ends_when_no_dispute_is_open(self, stripe_sandbox: StripeSandbox) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         first, second = (
             disputed(stripe_sandbox, row) for row in [top_up(stripe_sandbox, payer), top_up(stripe_sandbox, payer)]
@@ -177,6 +183,7 @@ class TestSuspension:
         assert status_of(payer) == "active"
 
     def test_another_cause_stays(self, stripe_sandbox: StripeSandbox) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         made = disputed(stripe_sandbox, top_up(stripe_sandbox, payer))
         suspension.suspend(
@@ -186,8 +193,7 @@ class TestSuspension:
         receive(stripe_sandbox.deliveries())
         assert (status_of(payer), suspension.open_causes(payer.customer.pk)) == ("suspended", {"operator"})
 
-    def test_without_the_policy_nobody_is_suspended(self, stripe_sandbox: StripeSandbox) -> None:
-        OperatorSettings.objects.update(suspends_on_dispute=False)
+    def test_nobody_is_suspended_until_the_operator_says_so(self, stripe_sandbox: StripeSandbox) -> None:
         payer = make_poor()
         disputed(stripe_sandbox, top_up(stripe_sandbox, payer))
         assert (payer.balance, status_of(payer)) == (0, "active")
@@ -195,6 +201,7 @@ class TestSuspension:
     def test_whom_the_operator_resumes_a_repeated_webhook_does_not_suspend_again(
         self, stripe_sandbox: StripeSandbox
     ) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         made = disputed(stripe_sandbox, top_up(stripe_sandbox, payer))
         suspension.resume(customer_id=payer.customer.pk, reason="trusted", actor="grace", at=now())
@@ -202,6 +209,7 @@ class TestSuspension:
         assert status_of(payer) == "active"
 
     def test_a_closed_account_stays_closed(self, stripe_sandbox: StripeSandbox) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         row = top_up(stripe_sandbox, payer)
         closing.close(
@@ -272,6 +280,7 @@ class TestMovements:
     """What Stripe may do though the sandbox doesn't."""
 
     def test_several_disputes_of_one_payment(self, stripe_sandbox: StripeSandbox) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         row = top_up(stripe_sandbox, payer)
         disputes.apply(state(row, "dp_a", "3.00", "-3"), at=now())

@@ -79,6 +79,17 @@ class TestRecording:
         assert refused.value.field == field
         assert not TopUp.objects.exists()
 
+    def test_the_day_is_the_operator_s(self, payer: Payer) -> None:
+        """In Shanghai it is tomorrow from 16:00 UTC on."""
+        at = now().replace(hour=20)
+        what = payment(received_on=at.date() + timedelta(days=1))
+        OperatorSettings.objects.update(timezone="America/Los_Angeles")
+        with pytest.raises(received.InvalidPayment, match="after today"):
+            received.record(customer_id=payer.customer.pk, payment=what, person=person(), at=at)
+        OperatorSettings.objects.update(timezone="Asia/Shanghai")
+        received.record(customer_id=payer.customer.pk, payment=what, person=person(), at=at)
+        assert payer.balance == 50
+
     def test_a_currency_without_a_rate_wants_one(self, payer: Payer) -> None:
         add_currency("CNY", "7.2")
         ExchangeRate.objects.all().delete()

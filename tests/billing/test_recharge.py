@@ -10,6 +10,7 @@ from billing import recharge, recharge_rules, saved_methods, suspension, top_ups
 from billing.checks import Scope
 from billing.models import AccountChange, Customer, Notice, OperatorSettings, PaymentMethod, Recharge, TopUp
 from billing.verification import check_ledger
+from tests.payments import charge_of, receive, refund
 from tests.payments_sandbox import StripeSandbox
 from tests.saved_cards import DECLINES_LATER, WANTS_ITS_OWNER, charges_of, rule_of, save_card, set_recharge
 from tests.world import Payer, make_payer
@@ -64,6 +65,33 @@ def test_it_fires_once_and_again_only_when_the_balance_has_fallen_again(payer: P
     set_recharge(payer, threshold=Decimal(60))
     sweep(NOW + 4 * MINUTE)
     assert (payer.balance, charged(payer)) == (105, ["paid", "paid"])
+
+
+@pytest.mark.parametrize("went_back", ["refund", "dispute"])
+def test_what_has_gone_back_is_not_charged_again(payer: Payer, stripe_sandbox: StripeSandbox, went_back: str) -> None:
+    set_recharge(payer, threshold=Decimal(20))
+    sweep()
+    (top_up,) = charges_of(payer)
+    if went_back == "refund":
+        refund(payer, "40.00")
+    else:
+        stripe_sandbox.dispute(charge_of(top_up))
+        receive(stripe_sandbox.deliveries())
+    sweep(NOW + HOUR)
+    assert charged(payer) == ["paid"]
+    rule = rule_of(payer)
+    assert (rule.is_on, rule.off_because) == (False, "went_back")
+    assert notices_of(payer)[-1][0] in {"recharge_off", "dispute_taken"}
+    set_recharge(payer, threshold=Decimal(20))
+    sweep(NOW + 2 * HOUR)
+    assert charged(payer) == ["paid", "paid"], "switched on again by the customer"
+
+
+def test_a_refund_that_leaves_enough_changes_nothing(payer: Payer) -> None:
+    set_recharge(payer, threshold=Decimal(20))
+    sweep()
+    refund(payer, "10.00")
+    assert rule_of(payer).is_on
 
 
 def test_at_the_threshold_nothing_is_charged(payer: Payer) -> None:

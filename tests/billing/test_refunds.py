@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing import closing, credits, refunds, top_up_states
+from billing import closing, credits, refund_states, refunds, top_up_states
 from billing.models import Account, ExchangeRate, Grant, Notice, OperatorSettings, PayCurrency, Refund, TopUp
 from tests.billing.hands import charge
 from tests.paying import add_currency
@@ -88,8 +88,20 @@ class TestWhatMayGoBack:
         payer = make_poor()
         top_up(stripe_sandbox, payer)
         charge(payer, "12")
-        with pytest.raises(refunds.TooMuch):
+        with pytest.raises(refunds.TooMuch, match="nothing can be refunded"):
             refund(payer, None)
+
+    def test_credit_by_hand_that_names_a_top_up_is_not_part_of_it(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        _credit_by_hand(payer, reference=row.public_id)
+        assert sum(part.amount for part in refunds.refundable(customer_id=payer.customer.pk, at=now())) == 10
+        with pytest.raises(refunds.TooMuch):
+            refund(payer, "10.01")
+        (sent,) = refund(payer, None)
+        assert (sent.amount, sent.pay_amount, payer.balance) == (10, 10, 7)
+        with pytest.raises(refunds.TooMuch):
+            refund(payer, None, key="again")
 
     def test_expired_credit_does_not_go_back(self, stripe_sandbox: StripeSandbox) -> None:
         payer = make_poor()
@@ -170,7 +182,43 @@ def _rate(per_usd: str) -> None:
     )
 
 
+def _credit_by_hand(payer: Payer, *, reference: str) -> None:
+    credits.grant(
+        customer_id=payer.customer.pk,
+        amount=Decimal(7),
+        kind=Grant.Kind.PAID,
+        reason="Paid twice",
+        reference=reference,
+        key="by hand",
+        at=now(),
+    )
+
+
 class TestAtStripe:
+    def test_one_of_another_mode_waits_for_its_key(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        refund(payer, "4.00")
+        TopUp.objects.filter(pk=row.pk).update(is_sandbox=False)
+        before = len(stripe_sandbox.requests())
+        assert refunds.sweep(at=later(seconds=1)) == 0
+        assert len(stripe_sandbox.requests()) == before
+        assert (the_refund(payer).status, the_refund(payer).attempts) == ("pending", 0)
+
+    def test_what_went_out_after_it_was_given_back_is_taken_anew(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        refund(payer, "4.00")
+        stripe_sandbox.fail_next("cut_after", path="/v1/refunds")
+        refunds.sweep(at=later(seconds=1))
+        refund_states.fail(the_refund(payer), "Stripe did not know of it", at=now())
+        assert payer.balance == 10
+        assert row.payment_intent_id is not None
+        for _ in range(2):
+            refunds.apply(refunds.read_payment(row.payment_intent_id, at=now()), at=now())
+        assert books(payer).accounts == {"wallet": 6, "cash:stripe": -6}
+        assert_right(payer)
+
     def test_5_a_refund_that_died_on_the_way_is_sent_again_and_runs_once(self, stripe_sandbox: StripeSandbox) -> None:
         payer = make_poor()
         top_up(stripe_sandbox, payer)
@@ -387,6 +435,22 @@ class TestClosing:
                 refunds.pay_out(refund_id=row.pk, reference="wire 9", person="olga", at=now())
         assert "refunds_pending" not in books(payer).accounts
         assert {row.status for row in Refund.objects.filter(customer=payer.customer)} == {"succeeded"}
+        assert_right(payer)
+
+    def test_credit_by_hand_that_names_a_top_up_is_paid_out_by_hand(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        bought = top_up(stripe_sandbox, payer)
+        _credit_by_hand(payer, reference=bought.public_id)
+        closing.close(
+            customer_id=payer.customer.pk,
+            paid_credit=closing.PaidCredit.REFUND,
+            release_holds=False,
+            reason="asked for it",
+            actor="grace",
+            at=now(),
+        )
+        rows = Refund.objects.filter(customer=payer.customer)
+        assert {row.top_up_id: (row.amount, row.pay_amount) for row in rows} == {bought.pk: (10, 10), None: (7, 7)}
         assert_right(payer)
 
     def test_what_of_it_does_not_go_through_comes_back_under_its_own_reference(self) -> None:

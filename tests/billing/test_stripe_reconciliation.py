@@ -26,6 +26,7 @@ from billing.models import (
 from billing.stripe_objects import BalanceTransaction
 from billing.verification import check_ledger
 from tests.payments import (
+    assert_right,
     cash_at_stripe,
     charge_of,
     later,
@@ -102,6 +103,21 @@ class TestBooked:
         assert house_books()["processing_fees"] == -fees.normalize() < 0
         assert sum(Entry.objects.filter(account="disputes").values_list("amount", flat=True)) == 0
         assert_house_is_right()
+
+    def test_what_was_made_there_and_no_webhook_told_of_is_taken_in(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        stripe_sandbox.refund(charge_of(row), amount=400)
+        made = stripe_sandbox.dispute(charge_of(row))
+        stripe_sandbox.lose(made["id"])
+        assert payer.balance == 10
+        assert reconcile().differences == 0
+        assert payer.balance == 0
+        assert reconcile() == stripe_reconciliation.Reconciled(0, 0, 0)
+        receive(stripe_sandbox.deliveries())  # much later, after all
+        assert payer.balance == 0
+        assert_cash_agrees(stripe_sandbox)
+        assert_right(payer)
 
     def test_each_is_booked_once_however_often_it_is_read(self, stripe_sandbox: StripeSandbox) -> None:
         top_up(stripe_sandbox, make_poor())

@@ -24,6 +24,7 @@ from billing.models import (
 )
 from tests.billing.hands import assert_books, charge, sides
 from tests.paying import add_currency, again, cash, now, open_top_up, start, sync
+from tests.payments import receive
 from tests.payments_sandbox import StripeSandbox
 from tests.world import Payer, make_payer
 
@@ -428,6 +429,20 @@ class TestRefused:
         assert not Alarm.objects.filter(kind=top_up_refusals.ALARM, resolved_at=None).exists()
         with pytest.raises(top_up_refusals.NotRefused):
             top_ups.judge_again(top_up_id=row.pk, at=now())
+
+    @pytest.mark.parametrize("went_back", ["refund", "dispute"])
+    def test_what_has_gone_back_meanwhile_is_not_credited_by_judging_again(
+        self, payer: Payer, stripe_sandbox: StripeSandbox, went_back: str
+    ) -> None:
+        row = open_top_up(payer)
+        close(payer)
+        stripe_sandbox.pay(row.session_id or "")
+        sync(row)
+        getattr(stripe_sandbox, went_back)(again(row).charge_id)
+        receive(stripe_sandbox.deliveries())
+        closing.reopen(customer_id=payer.customer.pk, reason="they paid", actor="olga", at=now())
+        assert top_ups.judge_again(top_up_id=row.pk, at=now()).startswith("refused: it was refunded or disputed")
+        assert (again(row).status, payer.balance) == ("refused", 0)
 
     def test_what_was_given_back_elsewhere_is_settled_and_never_credited(
         self, payer: Payer, stripe_sandbox: StripeSandbox

@@ -23,6 +23,7 @@ from tests.payments import (
     receive,
     refund,
     start_top_up,
+    suspend_on_dispute,
     sweep,
 )
 from tests.payments_sandbox import StripeSandbox
@@ -96,6 +97,7 @@ class TestAnyOrder:
     def test_told_while_it_happens_it_ends_the_same(
         self, story: str, stripe_sandbox: StripeSandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        suspend_on_dispute()
         payer = make_poor()
         happen, expected = STORIES[story]
         told = stripe_sandbox._post

@@ -1,5 +1,7 @@
 """Money comes in, goes back in part, is disputed, and comes back: what the customer sees is 10, 6, 0, 6."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from billing import refunds, stripe_reconciliation
@@ -16,6 +18,7 @@ from tests.payments import (
     receive,
     refund,
     start_top_up,
+    suspend_on_dispute,
     the_dispute,
     the_refund,
 )
@@ -24,6 +27,14 @@ from tests.payments_sandbox import StripeSandbox
 pytestmark = pytest.mark.usefixtures("committed")
 
 
+@pytest.fixture
+def _suspends(committed: None) -> Iterator[None]:
+    suspend_on_dispute()
+    yield
+    suspend_on_dispute(is_on=False)
+
+
+@pytest.mark.usefixtures("_suspends")
 def test_top_up_refund_dispute_and_win_it(stripe_sandbox: StripeSandbox) -> None:
     payer = make_poor()
     row = start_top_up(payer)
