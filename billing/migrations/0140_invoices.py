@@ -10,7 +10,7 @@ import relayadmin.db
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0132_receipts"),
+        ("billing", "0136_recharge_off_after_money_went_back"),
     ]
 
     operations = [
