@@ -102,6 +102,25 @@ def key_of(row: Any) -> object:
     return row.public_id if hasattr(type(row), "PREFIX") else row.pk
 
 
+def settings_form(**changes: str) -> dict[str, str]:
+    """The operator settings' form with all that it requires, and these changes."""
+    return {
+        "name": "Relay Ltd",
+        "timezone": "UTC",
+        "closing_grace_hours": "6",
+        "waiting_alarm_count": "100",
+        "waiting_alarm_minutes": "60",
+        "paid_credit_days": "365",
+        "top_up_minimum": "5",
+        "top_up_maximum": "10000",
+        "top_up_presets": "10.00",
+        "first_bonus_percent": "0",
+        "first_bonus_days": "90",
+        "low_balance_below": "5",
+        **changes,
+    }
+
+
 def text_of(answer: Any) -> str:
     """What a person reads: the page without its tags."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))

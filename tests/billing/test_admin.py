@@ -22,7 +22,7 @@ from billing.models import (
     Transfer,
     Wallet,
 )
-from tests.operator import fill, hidden_value, log_in, make_staff, page, text_of
+from tests.operator import fill, hidden_value, log_in, make_staff, page, settings_form, text_of
 from tests.world import CustomerApi, Payer, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -318,14 +318,7 @@ def test_there_is_one_row_of_operator_settings(operator: Client) -> None:
     assert operator.get(page(OperatorSettings, "changelist")).headers["Location"] == address
     assert operator.get(page(OperatorSettings, "add")).status_code == 403
     assert operator.post(page(OperatorSettings, "delete", 1), {"post": "yes"}).status_code == 403
-    form = {
-        "name": "Relay Ltd",
-        "timezone": "Europe/Madrid",
-        "closing_grace_hours": "6",
-        "paid_credit_days": "365",
-        "waiting_alarm_count": "100",
-        "waiting_alarm_minutes": "60",
-    }
+    form = settings_form(timezone="Europe/Madrid")
     assert operator.post(address, form).status_code == 302
     assert OperatorSettings.objects.get().timezone == "Europe/Madrid"
     # PostgreSQL doesn't know "localtime", and takes the others for fixed offsets.

@@ -13,7 +13,7 @@ from billing.admin import statement
 from billing.models import AccountChange, Customer, Grant, OperatorSettings, Transfer, Wallet, WalletAdjustment
 from metering.statements import close_invoices
 from tests.billing.hands import adjust, charge, person
-from tests.operator import hidden_value, log_in, make_staff, page, text_of
+from tests.operator import hidden_value, log_in, make_staff, page, settings_form, text_of
 from tests.world import Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -260,19 +260,7 @@ class TestSecondPerson:
 
 def test_the_limits_are_settings_and_never_below_zero(operator: Client) -> None:
     address = page(OperatorSettings, "change", 1)
-    form = {
-        "name": "Relay Ltd",
-        "timezone": "UTC",
-        "closing_grace_hours": "6",
-        "waiting_alarm_count": "100",
-        "waiting_alarm_minutes": "60",
-        "paid_credit_days": "365",
-        "top_up_minimum": "5",
-        "top_up_maximum": "10000",
-        "top_up_presets": "10.00",
-        "first_bonus_percent": "0",
-        "first_bonus_days": "90",
-    }
+    form = settings_form()
     assert "must not be below zero" in text_of(operator.post(address, {**form, "suspend_debt_above": "-1"}))
     assert operator.post(address, {**form, "second_person_above": "250", "suspend_debt_above": "0"}).status_code == 302
     row = OperatorSettings.objects.get()

@@ -17,7 +17,7 @@ from metering import keys, spend
 from metering.models import ApiKey
 from metering.verification import verify_books
 from relayadmin.celery import app
-from tests.operator import log_in, make_staff, page, text_of
+from tests.operator import log_in, make_staff, page, settings_form, text_of
 from tests.world import EXAMPLE_CHARGE, Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -255,18 +255,6 @@ def jobs_at_once() -> Iterator[None]:
     app.conf.task_always_eager = app.conf.task_eager_propagates = True
     yield
     app.conf.task_always_eager = app.conf.task_eager_propagates = False
-
-
-def settings_form(**changes: str) -> dict[str, str]:
-    return {
-        "name": "Relay Ltd",
-        "timezone": "UTC",
-        "closing_grace_hours": "6",
-        "waiting_alarm_count": "100",
-        "waiting_alarm_minutes": "60",
-        "paid_credit_days": "365",
-        **changes,
-    }
 
 
 @pytest.mark.usefixtures("jobs_at_once")
