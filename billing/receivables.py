@@ -4,7 +4,7 @@ Usage is on the wallet as it happens; issuing adds tax and rounding. What no cre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from zoneinfo import ZoneInfo
@@ -193,12 +193,15 @@ def pay(
     return made
 
 
-def end_suspension(customer_id: int, *, at: datetime) -> None:
-    """End the suspension for overdue invoices of a customer whose wallet is locked, if none is overdue any more."""
+def end_suspension(customer_id: int, *, at: datetime) -> bool:
+    """End a suspension for overdue invoices, of a customer whose wallet is locked, if none is overdue any more.
+
+    Whether the customer is active now and was not before.
+    """
     customer = Customer.objects.get(pk=customer_id)
     if customer.status != Customer.Status.SUSPENDED or _overdue(customer_id):
-        return
-    suspension.resume(
+        return False
+    return suspension.resume(
         customer_id=customer_id,
         causes=[AccountChange.Cause.OVERDUE],
         reason="No invoice is overdue any more",
@@ -213,17 +216,28 @@ def _overdue(customer_id: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Chased:
-    """What one run found: invoices that became overdue, reminders told, customers suspended."""
+    """What one run found: invoices that became overdue, reminders told, customers suspended, and resumed."""
 
     overdue: int = 0
     reminded: int = 0
     suspended: int = 0
+    resumed: int = 0
+
+
+_RESUMABLE = """
+SELECT c.id FROM billing_customer c
+WHERE c.status = 'suspended' AND (
+    SELECT a.kind FROM billing_accountchange a WHERE a.customer_id = c.id AND a.cause = 'overdue'
+    ORDER BY a.id DESC LIMIT 1
+) = 'suspended' AND NOT EXISTS (SELECT FROM billing_invoice i WHERE i.customer_id = c.id AND i.status = 'overdue')
+ORDER BY c.id"""
 
 
 def chase(*, at: datetime) -> Chased:
     """Mark what is overdue, remind of it on the days after, and suspend by the operator's policy; each once.
 
-    Days are the operator's. Of reminders that were missed only the newest is told. Any number may run at once.
+    Whom credit has freed of what was overdue is resumed; payments and credit notes do so themselves. Days are the
+    operator's. Of reminders that were missed only the newest is told. Any number may run at once.
     """
     today = at.astimezone(operator_timezone()).date()
     days = OperatorSettings.objects.values_list("suspend_overdue_days", flat=True).get(pk=1)
@@ -232,7 +246,21 @@ def chase(*, at: datetime) -> Chased:
     for invoice_id, customer_id in late.values_list("pk", "customer_id"):
         one = in_transaction(lambda: _chase(invoice_id, customer_id, today, days, at))  # noqa: B023
         found = Chased(found.overdue + one.overdue, found.reminded + one.reminded, found.suspended + one.suspended)
-    return found
+    return replace(found, resumed=sum(_resume(customer_id, at) for customer_id in _resumable()))
+
+
+def _resumable() -> list[int]:
+    with server_cursor() as cursor:
+        cursor.execute(_RESUMABLE)
+        return [customer_id for (customer_id,) in cursor.fetchall()]
+
+
+def _resume(customer_id: int, at: datetime) -> bool:
+    def work() -> bool:
+        ledger.lock_wallets([customer_id])
+        return end_suspension(customer_id, at=at)
+
+    return in_transaction(work)
 
 
 def _chase(invoice_id: int, customer_id: int, today: date, days: int | None, at: datetime) -> Chased:

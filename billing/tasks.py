@@ -271,6 +271,7 @@ def chase_overdue_invoices() -> dict[str, Any] | None:
                 "overdue": chased.overdue,
                 "reminded": chased.reminded,
                 "suspended": chased.suspended,
+                "resumed": chased.resumed,
             }
 
     return jobs.run_alone("billing.chase_overdue_invoices", work, at=at)

@@ -3,6 +3,7 @@
 The command, the scheduled job and the button in the admin do the same; a run goes on where another one ended.
 """
 
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -24,8 +25,12 @@ STALLED_AFTER = timedelta(minutes=15)
 _LOOK_AGAIN_S = 0.2
 
 
-class PeriodNotOver(ValueError):
+class PeriodNotOver(Exception):
     """The month has not ended in the operator's time zone."""
+
+
+class InvalidMonth(ValueError):
+    """A text that is no month such as 2026-11."""
 
 
 @dataclass(slots=True)
@@ -142,6 +147,14 @@ def _close_next(
     except _Parked as parked:
         period_closing.finish(parked.row_id, Status.PARKED, difference=str(parked))
         return _Done(parked.row_id, is_issued=False)
+
+
+def read_month(text: str) -> date:
+    """The first day of a month such as 2026-11. Raises InvalidMonth."""
+    found = re.fullmatch(r"(\d{4})-(\d{2})", text, re.ASCII)
+    if found and "0001" <= found[1] <= "9998" and 1 <= int(found[2]) <= 12:
+        return date(int(found[1]), int(found[2]), 1)
+    raise InvalidMonth(f"a month must be written such as 2026-11, not {text!r}")
 
 
 def due_month(*, at: datetime) -> tuple[date, datetime]:

@@ -59,10 +59,10 @@ def issue(payer: Payer, exact: str, *, period: date = PERIOD, at: datetime = ISS
         sequence = invoicing.next_number("INV", 2026)
         invoice = Invoice(
             customer=payer.customer,
-            series="INV",
+            series="BYHAND",
             year=2026,
             sequence=sequence,
-            number=f"INV-2026-{sequence:06d}",
+            number=f"BYHAND-2026-{sequence:06d}",
             period=period,
             period_start=at,
             period_end=at,

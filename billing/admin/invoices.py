@@ -11,7 +11,7 @@ from unfold.decorators import action, display
 
 from billing import documents, exports, manual, receivables, received
 from billing.accounts import AccountClosed
-from billing.admin import html
+from billing.admin import html, invoice_panels
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
 from billing.admin.credit_notes import CreditForm, VoidForm
 from billing.admin.credit_notes import ask as ask_credit_note
@@ -69,8 +69,11 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
         ("number", "public_id"),
         ("customer_link", "status_badge"),
         ("period", "issued_at"),
-        ("period_start", "period_end"),
-        ("customer_name", "customer_email"),
+        ("period_start", "period_end", "timezone"),
+        ("supplier", "customer_then"),
+        ("terms_text", "order_reference"),
+        ("language", "paper"),
+        ("due_on", "paid_at"),
     )
 
     def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -178,42 +181,41 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
         )
 
     def figures(self, request: HttpRequest, obj: Any) -> list[Figure]:
+        due = f"until {obj.due_on}" if obj.due_on else obj.currency
         return [
-            Figure("Exact sum of lines", amount_text(obj.exact_total), "before rounding"),
-            Figure("Subtotal", amount_text(obj.subtotal), obj.currency),
-            Figure("Tax", amount_text(obj.tax), obj.currency),
-            Figure("Total", amount_text(obj.total), obj.currency),
-            Figure("Paid by credit", amount_text(obj.paid_by_credit), obj.currency),
-            Figure(
-                "Amount due",
-                amount_text(obj.amount_due),
-                obj.currency,
-                tone="warning" if obj.amount_due else "",
-            ),
+            Figure("Subtotal", cents_text(obj.subtotal), f"{amount_text(obj.exact_total)} before rounding"),
+            Figure("Tax", cents_text(obj.tax), obj.currency),
+            Figure("Total", cents_text(obj.total), obj.currency),
+            Figure("Paid by credit", cents_text(obj.paid_by_credit), obj.currency),
+            Figure("Amount due", cents_text(obj.amount_due), due, tone="warning" if obj.amount_due else ""),
+            Figure("Saved through caching", amount_text(obj.savings), "against the same tokens as plain input"),
         ]
 
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
-        lines = InvoiceLine.objects.filter(invoice_id=obj.pk).order_by("position")
-        return [
-            Panel(
-                title="Lines",
-                headers=("No.", "Usage of", "Description", "Quantity", "Unit price", "Amount"),
-                rows=[
-                    (
-                        line.position,
-                        f"{line.usage_period:%Y-%m}" if line.usage_period else html.NOTHING,
-                        line.description,
-                        html.quantity(line.quantity),
-                        html.unit_price(line.unit_price, line.per),
-                        html.amount(line.amount),
-                    )
-                    for line in lines
-                ],
-                numbers=frozenset({3, 4, 5}),
-                total=("", "", "Subtotal", "", "", html.amount(obj.subtotal)),
-                note="Quantity × unit price is the amount, exactly; one line rounds the sum to the cent.",
-            )
-        ]
+        return [*invoice_panels.panels(obj)]
+
+    @display(description="Supplier, as it was")
+    def supplier(self, obj: Invoice) -> str:
+        return html.lines(
+            obj.supplier_name or html.NOTHING,
+            *obj.supplier_address.splitlines(),
+            obj.supplier_tax_number,
+            obj.supplier_email,
+        )
+
+    @display(description="Customer, as it was")
+    def customer_then(self, obj: Invoice) -> str:
+        return html.lines(
+            obj.customer_name,
+            *obj.customer_address.splitlines(),
+            obj.customer_country,
+            obj.customer_tax_number,
+            obj.customer_email,
+        )
+
+    @display(description="Terms")
+    def terms_text(self, obj: Invoice) -> str:
+        return dict(BillingProfile.Terms.choices).get(obj.terms, obj.terms)
 
     @display(description="Status", label=INVOICE_TONES)
     def status_badge(self, obj: Invoice) -> str:
@@ -262,6 +264,7 @@ class InvoiceLineAdmin(ReadOnlyAdmin):
         "meter",
         "quantity_amount",
         "unit_price_amount",
+        "multiplier",
         "line_amount",
     )
 

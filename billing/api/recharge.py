@@ -23,7 +23,7 @@ OFF_BECAUSE = Recharge.Off.choices
 class RechargeSerializer(serializers.Serializer[Any]):
     enabled = serializers.BooleanField(source="is_on")
     threshold = Amount(allow_null=True, help_text="A balance below this is recharged.")
-    amount = Amount(allow_null=True, help_text="What is charged to the card, and credited, each time.")
+    amount = Amount(allow_null=True, help_text="What is charged to the card each time, tax included.")
     monthly_cap = Amount(allow_null=True, help_text="At most so much in a calendar month; null: no cap.")
     payment_method = serializers.CharField(allow_null=True, help_text="pmt_…: the card that is charged.")
     failures = serializers.IntegerField(help_text="Declines in a row; after the third it is off.")

@@ -57,7 +57,7 @@ class TopUpSerializer(serializers.Serializer[Any]):
     method = serializers.SerializerMethodField(help_text="What it was paid with: card, alipay, wechat_pay.")
     method_detail = serializers.SerializerMethodField(help_text="Such as: visa •••• 4242.")
     reference = serializers.SerializerMethodField(help_text="Of a bank transfer or cash.")
-    refunded = serializers.SerializerMethodField(help_text="What of it went back, or is on its way back.")
+    refunded = serializers.SerializerMethodField(help_text="What went back or is on its way, USD, with tax.")
     grant = serializers.SerializerMethodField(help_text="gr_…: the credit that it became.")
     error_code = serializers.SerializerMethodField(help_text="Why it was not paid, or the last try was not.")
     error_message = serializers.SerializerMethodField()

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -114,7 +114,7 @@ class TopUpOptionsView(CustomerView):
 
 
 def _of(customer_id: int) -> QuerySet[TopUp]:
-    gone = Sum("refunds__amount", filter=~Q(refunds__status=Refund.Status.FAILED))
+    gone = Sum(F("refunds__amount") + F("refunds__tax"), filter=~Q(refunds__status=Refund.Status.FAILED))
     return TopUp.objects.filter(customer_id=customer_id).annotate(refunded=gone).order_by("-pk")
 
 

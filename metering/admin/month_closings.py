@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from billing import period_closing
 from billing.admin import alarms, html
 from billing.admin.account_actions import sentence, who
-from billing.admin.base import Figure, Panel, Question, ReadOnlyAdmin, WorkAdmin, see_other
+from billing.admin.base import Figure, OperatorChangeList, Panel, Question, ReadOnlyAdmin, WorkAdmin, see_other
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
 from billing.models import CustomerClosing, Invoice, PeriodClosing
@@ -44,11 +44,18 @@ class MonthForm(forms.Form):
     )
 
     def clean_period(self) -> date:
-        text = self.cleaned_data["period"]
         try:
-            return date.fromisoformat(f"{text}-01")
-        except ValueError as error:
-            raise forms.ValidationError("Write a month such as 2026-11.") from error
+            return statements.read_month(self.cleaned_data["period"])
+        except statements.InvalidMonth as error:
+            raise forms.ValidationError(sentence(error)) from error
+
+
+class ClosingList(OperatorChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        found = period_closing.progress_of(list(self.result_list), at=timezone.now())
+        for closing in self.result_list:
+            closing.__dict__["progress"] = found[closing.pk]
 
 
 @admin.register(PeriodClosing)
@@ -61,17 +68,13 @@ class PeriodClosingAdmin(WorkAdmin):
     actions_detail = ("try_again",)
     fields = (("period_text", "state_badge"), ("begun_at", "begun_by_text"), ("listed_at", "ended_at"))
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        self._progress: dict[int, Progress] = {}
-        return super().get_queryset(request)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[OperatorChangeList]:
+        return ClosingList
 
     def progress(self, obj: PeriodClosing) -> Progress:
-        """How far it is; of all that the list shows, in one statement."""
-        known = self.__dict__.setdefault("_progress", {})
-        if obj.pk not in known:
-            shown = [obj, *PeriodClosing.objects.exclude(pk=obj.pk).order_by("-period")[: self.list_per_page]]
-            known.update(period_closing.progress_of(shown, at=timezone.now()))
-        return known[obj.pk]
+        """How far it is; the list has looked for all that it shows."""
+        known: Progress | None = obj.__dict__.get("progress")
+        return known or period_closing.progress_of([obj], at=timezone.now())[obj.pk]
 
     @display(description="Month", ordering="period")
     def period_text(self, obj: PeriodClosing) -> str:

@@ -225,6 +225,15 @@ class TestNotPaying:
         record(payer, invoice, "0.10", "T-2")
         assert Customer.objects.get(pk=payer.customer.pk).status == "active"
 
+    def test_who_was_freed_by_credit_is_resumed_by_the_next_run(self) -> None:
+        OperatorSettings.objects.update(suspend_overdue_days=7)
+        payer, _ = billed()
+        self.chase(7)
+        give(payer, "12.10")
+        assert self.chase(7) == receivables.Chased(resumed=1)
+        assert self.chase(7) == receivables.Chased()
+        assert Customer.objects.get(pk=payer.customer.pk).status == "active"
+
     def test_other_causes_of_a_suspension_stay(self) -> None:
         OperatorSettings.objects.update(suspend_overdue_days=7)
         payer, invoice = billed()
