@@ -28,7 +28,7 @@ def main() -> None:
             # Adjustments last: they change the prices, and stand on the customers that the others made.
             results = {**relay.measure(running.port), **rating.measure(), **adjustments.measure(running.port)}
             results |= verification.measure()
-            # After the books were checked: these write months of usage without ids, and documents of no usage.
+            # After the books were checked: they write usage without the events' ids, and documents of no usage.
             results |= invoices.measure()
             results |= documents.measure()
             results["idle_memory_mb"] = idle_mb

@@ -22,7 +22,13 @@ SERIES, SANDBOX_SERIES = "RCP", "TEST"
 # Where the frequent job looks; the daily one looks everywhere.
 RECENT = timedelta(days=2)
 BATCH = 200
-_METHODS = {"card": "Card", "alipay": "Alipay", "wechat_pay": "WeChat Pay"}
+_METHODS = {
+    "card": "Card",
+    "alipay": "Alipay",
+    "wechat_pay": "WeChat Pay",
+    "bank_transfer": "Bank transfer",
+    "cash": "Cash",
+}
 
 
 class NotPaid(Exception):

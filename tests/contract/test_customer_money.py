@@ -228,7 +228,7 @@ def test_reading_takes_the_same_few_statements_however_much_there_is() -> None:
         relay.report(make_event(payer, occurred_at=f"2026-{month:02d}-05T10:00:00Z"))
         close_invoices(period=date(2026, month, 1), at=datetime(2026, 11, 2, tzinfo=UTC), customer=payer.customer)
     give(payer, "1", "goodwill", "gift")
-    # One statement for the token, then: one, one, and two for invoices with their lines.
+    # One statement for the token, then: one, one, and three for invoices with their lines and taxes.
     assert statements_of(api, "balance") == 2
     assert statements_of(api, "transfers") == 2
-    assert statements_of(api, "invoices") == 3
+    assert statements_of(api, "invoices") == 4
