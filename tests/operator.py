@@ -233,8 +233,8 @@ def fill_payments(payer: Payer) -> None:
         at=now,
     )
     receipts.issue_missing(at=now)
+    fill_returns(payer)  # Switches recharges off, hence before the next.
     _fill_recharge(payer, now)
-    fill_returns(payer)
 
 
 def fill_returns(payer: Payer) -> None:

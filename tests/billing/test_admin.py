@@ -335,11 +335,11 @@ def test_job_runs_tell_when_how_long_what_and_what_went_wrong(operator: Client) 
     for said in (
         "billing.expire_holds",
         "12 ms",
-        "expired 0",
+        "0 expired",
         "failed",
         "90.0 s",
         "Boom: it broke",
-        "running or killed",
+        "metering.close_last_month killed",
     ):
         assert said in shown
     for outcome, job in (("failed", "metering.check_ledger"), ("open", "metering.close_last_month")):

@@ -1,7 +1,7 @@
 """/payment-methods, /recharge and /top-ups/{id}/receipt, as a customer's program sees them."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import BytesIO
 from typing import Any
@@ -189,13 +189,21 @@ class TestReceipt:
         body = answer.body
         assert (body["paid"], body["credited"], body["currency"], body["rate"]) == ("50.00", "50.00", "USD", "1")
         assert (body["paid_with"], body["is_sandbox"]) == ("Card, visa •••• 4242", True)
-        assert body["customer"] == {"id": payer.customer.public_id, "name": "Ada", "email": ""}
+        assert body["customer"] == {
+            "id": payer.customer.public_id,
+            "name": "Ada",
+            "email": "",
+            "address": "",
+            "country": "",
+            "tax_number": "",
+        }
         pdf = CustomerApi(payer).client.get(f"/api/v1/top-ups/{paid.public_id}/receipt")
         assert (pdf.status_code, pdf.headers["Content-Type"]) == (200, "application/pdf")
         assert pdf.headers["Cache-Control"] == "no-store"
         assert pdf.headers["Content-Disposition"] == f'inline; filename="{body["number"]}.pdf"'
         text = PdfReader(BytesIO(pdf.content)).pages[0].extract_text()
-        for shown in (body["number"], body["top_up"], body["paid_on"], body["paid_with"], "Paid 50.00 USD"):
+        paid_on = f"Paid on {date.fromisoformat(body['paid_on']):%B %-d, %Y}"
+        for shown in (body["number"], body["top_up"], paid_on, body["paid_with"], "Paid 50.00\xa0USD"):
             assert shown in text
         assert "NO REAL MONEY" in text
 
