@@ -75,12 +75,12 @@ def fetch(sql: str, parameters: Mapping[str, Any], *, by_page: bool = False) -> 
     return rows
 
 
-def differences(sql: str, scope: Scope, *, by_page: bool = False) -> list[Difference]:
+def differences(sql: str, scope: Scope, *, by_page: bool = False, **parameters: Any) -> list[Difference]:
     """Run a check whose rows are (customer number, what, row number, is it an amount, expected, found).
 
     `{tr}` and the like in `what` stand for the public id of the row with that number.
     """
-    rows = fetch(f"{sql} LIMIT {DIFFERENCES_MAX}", scope.parameters, by_page=by_page)
+    rows = fetch(f"{sql} LIMIT {DIFFERENCES_MAX}", scope.parameters | parameters, by_page=by_page)
     return [
         Difference(customer_id, _name(what, customer_id, number), _figure(expected, money), _figure(found, money))
         for customer_id, what, number, money, expected, found in rows

@@ -19,7 +19,7 @@ WITH windows AS MATERIALIZED (
            {_midnight("c.starts_on")} AS begins,
            {_midnight("c.starts_on + ('1 ' || c.span)::interval")} AS ends
     FROM billing_spendcounter c CROSS JOIN (SELECT timezone FROM billing_operatorsettings WHERE id = 1) o
-    WHERE c.customer_id {HERE} AND c.starts_on > (now() AT TIME ZONE o.timezone)::date - {KEPT_DAYS - 2}
+    WHERE c.customer_id {HERE} AND c.starts_on > (%(at)s::timestamptz AT TIME ZONE o.timezone)::date - {KEPT_DAYS - 2}
 ), first AS (
     SELECT customer_id, min(begins) - interval '1 day' AS begins FROM windows GROUP BY 1
 ), charged AS MATERIALIZED (

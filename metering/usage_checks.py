@@ -62,13 +62,14 @@ WHERE h.customer_id {HERE} AND NOT EXISTS (
 ) GROUP BY s.customer_id HAVING sum(h.charge) <> 0 ORDER BY s.customer_id"""
 
 
-def check_usage(scope: Scope) -> tuple[list[Difference], dict[str, int]]:
+def check_usage(scope: Scope, *, at: datetime) -> tuple[list[Difference], dict[str, int]]:
     """Every difference in the usage of these customers, and how many events and hours were looked at.
 
     On the caller's snapshot.
     """
     found, counts = check_events(scope)
-    checks = [_INVOICES, _NOT_INVOICED, SPEND]
+    found += differences(SPEND, scope, at=at)
+    checks = [_INVOICES, _NOT_INVOICED]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts

@@ -91,7 +91,7 @@ def _verify_run(scope: Scope, *, at: datetime) -> Verified:
     with snapshot():
         found = ledger_checks.check_accounts(scope) + check_movements(scope)
         counts = ledger_checks.count_rows(scope)
-        of_usage, usage_counts = usage_checks.check_usage(scope)
+        of_usage, usage_counts = usage_checks.check_usage(scope, at=at)
         wallet_marks, usage_marks = ledger_checks.read_marks(scope), usage_checks.read_marks(scope)
     found += of_usage
     wrong = {difference.customer_id for difference in found}

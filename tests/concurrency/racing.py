@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Barrier
@@ -116,4 +117,4 @@ def assert_books_are_right(*customers: Customer) -> None:
     for customer in customers:
         scope = Scope(customer.pk, customer.pk, full=True)
         assert check_ledger(scope) == []
-        assert check_usage(scope)[0] == []
+        assert check_usage(scope, at=datetime.now(UTC))[0] == []

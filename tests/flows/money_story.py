@@ -81,8 +81,11 @@ class Story(RuleBasedStateMachine):
         self.parties = [self._party(credit_limit) for credit_limit in (ZERO, Decimal("0.05"))]
 
     def teardown(self) -> None:
-        self.traveller.stop()
-        assert_books_are_right(*(party.payers[0].customer for party in self.parties))
+        # Still at the story's moment: what was too old then to be counted by day and month is not in those counters.
+        try:
+            assert_books_are_right(*(party.payers[0].customer for party in self.parties))
+        finally:
+            self.traveller.stop()
 
     @property
     def has_holds(self) -> bool:
