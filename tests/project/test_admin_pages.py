@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django.live_server_helper import LiveServer
 
 from billing.admin.base import ReadOnlyAdmin
-from billing.models import Customer, Grant, OperatorSettings, Wallet
-from tests.operator import fill, fill_credit, key_of, log_in, make_staff, page
+from billing.models import Customer, Grant, Wallet
+from tests.operator import fill, log_in, make_staff, page
 from tests.world import make_payer
 
 PASSWORD = "a long pass phrase of the tests"
@@ -22,8 +22,6 @@ CHROMIUM = Path("/usr/bin/chromium")
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 READ_ONLY = [model for model in MODELS if isinstance(admin.site._registry[model], ReadOnlyAdmin)]
 TERMS = ("Northwind", "cus_0000000000000000", "evt_1_1", "tr_1_1", "50%", "\x00", "é" * 300)
-# Signing in, the sidebar and the list itself; not one more for each row.
-MOST_QUERIES = 16
 MOST_HOME_QUERIES = 45
 
 
@@ -45,36 +43,9 @@ def test_every_model_of_ours_has_a_page_and_a_place_in_the_sidebar(operator: Cli
 
 
 @pytest.mark.parametrize("model", MODELS, ids=label)
-def test_list_and_object_pages_answer_with_few_queries(model: Any, operator: Client) -> None:
-    fill_credit(fill())
-    with CaptureQueriesContext(connection) as queries:
-        listed = operator.get(page(model, "changelist"))
-    assert listed.status_code == (302 if model is OperatorSettings else 200)
-    assert len(queries) <= MOST_QUERIES
-    row = model._default_manager.order_by("-pk").first()
-    if row is not None:
-        assert operator.get(page(model, "change", key_of(row))).status_code == 200
-
-
-@pytest.mark.parametrize("model", MODELS, ids=label)
 def test_any_search_term_is_answered(model: Any, operator: Client) -> None:
     for term in TERMS if admin.site._registry[model].search_fields else ():
         assert operator.get(page(model, "changelist"), {"q": term}).status_code == 200, term
-
-
-@pytest.mark.parametrize("model", READ_ONLY, ids=label)
-def test_what_is_read_only_refuses_adding_changing_and_deleting(model: Any, operator: Client) -> None:
-    fill_credit(fill())
-    assert operator.post(page(model, "add"), {}).status_code == 403
-    row = model._default_manager.order_by("-pk").first()
-    if row is not None:
-        assert operator.post(page(model, "change", key_of(row)), {"_save": "1"}).status_code == 403
-        assert operator.post(page(model, "delete", key_of(row)), {"post": "yes"}).status_code == 403
-        answer = operator.post(
-            page(model, "changelist"), {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"}
-        )
-        assert answer.status_code in {200, 302}
-        assert model._default_manager.filter(pk=row.pk).exists()
 
 
 def test_money_and_usage_are_read_only() -> None:
