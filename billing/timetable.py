@@ -5,6 +5,7 @@ and whether a job is on, are the operator's from then on.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -117,10 +118,15 @@ def _kwargs(row: PeriodicTask) -> dict[str, Any]:
 
 
 @cache
+def _tasks() -> Mapping[str, object]:
+    """All tasks, with their modules imported: each import runs every check of Django's."""
+    current_app.loader.import_default_modules()
+    return current_app.tasks
+
+
 def does(task: str) -> str:
     """The first sentence of a task's docstring."""
-    current_app.loader.import_default_modules()
-    text = " ".join((getattr(current_app.tasks.get(task), "__doc__", None) or "").split("\n\n")[0].split())
+    text = " ".join((getattr(_tasks().get(task), "__doc__", None) or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".") + "." if text else "Nothing here knows this task."
 
 
