@@ -4,8 +4,8 @@ More to pay is charged as usage is. Money back cures debt first. What is left go
 other way round than they were used: first what the transfers that charged these very events had used, the newest
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
 that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What neither
-debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs): nobody had
-paid it.
+debt nor their own uses account for, and was written off since, is taken up again first (billing.write_offs), as is what
+no use is left for: nobody had paid it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +131,13 @@ def _plan(
                 unpaid[customer_id] = EXACT.add(before, given_up)
                 rest = EXACT.subtract(rest, given_up)
         if rest:
-            _choose_newest(returns, uses, rest)
+            rest = _choose_newest(returns, uses, rest)
+        if rest:
+            # Money back of older usage had cured the debt of this one: what had been written off of that is left over.
+            before = unpaid.get(customer_id, ZERO)
+            older = ZERO if is_taken_up else EXACT.subtract(write_offs.written_off(customer_id), before)
+            assert rest <= older, f"customer number {customer_id} gets back {rest} USD that no grant has paid"
+            unpaid[customer_id] = EXACT.add(before, rest)
         given.append(returns)
     return given, unpaid
 
@@ -152,13 +158,13 @@ def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[i
     return rest
 
 
-def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> None:
-    """Undo whatever was used last for what was debt once, and was paid."""
+def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> Decimal:
+    """Undo whatever was used last for what was debt once, and was paid; returns what nobody has paid."""
     for use in _newest_uses(returns.customer_id, uses):
         rest = EXACT.subtract(rest, _take(returns, use, rest))
         if not rest:
-            return
-    raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
+            break
+    return rest
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:
