@@ -80,7 +80,7 @@ def take_up(
 
 
 def written_off(customer_id: int, *, since: int = 0) -> Decimal:
-    """What is written off of a customer's debt (USD), less what was taken up again; at most what was since a transfer."""
+    """What is written off of a debt, less what was taken up again (USD); at most what was since a transfer."""
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(sum(e.amount), 0), coalesce(sum(e.amount) FILTER (WHERE t.id > %s AND e.amount > 0), 0)"
