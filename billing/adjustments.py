@@ -5,7 +5,7 @@ other way round than they were used: first what the transfers that charged these
 first; then, where those were paid as debt, whatever was used last. Each `GrantReturn` names the use that it undoes, so
 that no more comes back than was used, and revenue and promotional usage are reversed by what had paid. What a payment
 of an invoice has paid, and no grant, becomes paid credit. What neither debt nor their own uses account for, and was
-written off since, is taken up again first (billing.write_offs): nobody had paid it.
+written off since, is taken up again first (billing.write_offs), as is what nothing is left for: nobody had paid it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,7 +138,15 @@ def _plan(
                 unpaid[customer_id] = EXACT.add(before, given_up)
                 rest = EXACT.subtract(rest, given_up)
         if rest:
-            _choose_newest(returns, uses, rest)
+            rest = _choose_newest(returns, uses, rest)
+        if rest:
+            rest = _choose_fresh(returns, given, rest)
+        if rest:
+            # Money back of older usage had cured the debt of this one: what had been written off of that is left over.
+            before = unpaid.get(customer_id, ZERO)
+            older = ZERO if is_taken_up else EXACT.subtract(write_offs.written_off(customer_id), before)
+            assert rest <= older, f"customer number {customer_id} gets back {rest} USD that no grant has paid"
+            unpaid[customer_id] = EXACT.add(before, rest)
         given.append(returns)
     return given, unpaid
 
@@ -159,28 +167,35 @@ def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[i
     return rest
 
 
-def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> None:
-    """Undo whatever was used last for what was debt once, and was paid."""
+def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> Decimal:
+    """Undo whatever was used last for what was debt once, and was paid; returns what nobody has paid."""
     for use in _newest_uses(returns.customer_id, uses):
         rest = EXACT.subtract(rest, _take(returns, use, rest))
         if not rest:
-            return
-    if rest > _paid_on_account(returns.customer_id):
-        raise AssertionError(f"customer number {returns.customer_id} gets back {rest} USD that no grant has paid")
-    returns.fresh = rest
+            break
+    return rest
 
 
-def _paid_on_account(customer_id: int) -> Decimal:
-    """What payments of invoices have put on a customer's wallet (USD)."""
+def _choose_fresh(returns: _Returns, given: Sequence[_Returns], rest: Decimal) -> Decimal:
+    """Give new credit for what payments of invoices had paid; returns what nobody has paid."""
     with server_cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t"
-            " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16"
-            " WHERE t.customer_id = %s AND t.kind = 'payment' AND e.account = 'wallet'",
-            [customer_id],
-        )
+        cursor.execute(_PAID_ON_ACCOUNT, {"customer": returns.customer_id})
         (paid,) = cursor.fetchone() or (ZERO,)
-    return Decimal(paid)
+    for other in given:
+        if other.customer_id == returns.customer_id:
+            paid = EXACT.subtract(paid, other.fresh)
+    returns.fresh = min(rest, max(ZERO, Decimal(paid)))
+    return EXACT.subtract(rest, returns.fresh)
+
+
+# What payments of invoices have put on a customer's wallet, less what of it became credit as money back.
+_PAID_ON_ACCOUNT = """
+SELECT coalesce(sum(e.amount), 0) - coalesce((
+    SELECT sum(g.amount) FROM billing_grant g JOIN billing_transfer a ON a.customer_id = g.customer_id
+        AND a.id = g.transfer_id WHERE g.customer_id = %(customer)s AND a.kind = 'adjustment'
+), 0)
+FROM billing_transfer t JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
+WHERE t.customer_id = %(customer)s AND t.kind = 'payment' AND e.account = 'wallet'"""
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:

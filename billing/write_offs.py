@@ -81,10 +81,10 @@ def take_up(
 
 
 def written_off(customer_id: int, *, since: int = 0) -> Decimal:
-    """What is written off of a customer's debt since a transfer (USD), less what was taken up again."""
+    """What is written off of a debt, less what was taken up again (USD); at most what was since a transfer."""
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(e.amount), 0), coalesce(sum(e.amount) FILTER (WHERE t.id > %s), 0)"
+            "SELECT coalesce(sum(e.amount), 0), coalesce(sum(e.amount) FILTER (WHERE t.id > %s AND e.amount > 0), 0)"
             " FROM billing_transfer t"
             " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16"
             " WHERE t.customer_id = %s AND t.kind = 'write_off' AND e.account = 'wallet'",

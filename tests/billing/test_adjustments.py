@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from billing import adjustments, credits, ledger
+from billing import adjustments, credits, ledger, write_offs
 from billing.checks import Scope
 from billing.models import Entry, Grant, GrantReturn, GrantUse, Transfer
 from billing.verification import check_ledger
@@ -43,6 +43,19 @@ def charge(payer: Payer, amount: str) -> int:
         )
     assert number is not None
     return number
+
+
+def write_off(payer: Payer, amount: str) -> None:
+    with transaction.atomic():
+        write_offs.write_off(
+            ledger.lock_wallets([payer.customer.pk])[payer.customer.pk],
+            amount=Decimal(amount),
+            key=f"key {random.random()}",
+            reason="gone",
+            document="",
+            actor="ada",
+            at=AT,
+        )
 
 
 def adjust(payer: Payer, *changes: tuple[str, Sequence[int]], job: str = "", period: date = NOVEMBER) -> int | None:
@@ -189,6 +202,37 @@ class TestMoneyBack:
         adjust(payer, ("-1", [first]))  # cures it: now the grant pays the second
         assert (payer.balance, remaining(payer)) == (0, [0])
         adjust(payer, ("-1", [second]))
+        assert (payer.balance, remaining(payer)) == (1, [1])
+        assert_books(payer)
+
+    def test_of_usage_that_was_written_off_is_nobody_s(self) -> None:
+        payer = make_payer(credit="1")
+        first = charge(payer, "3")
+        write_off(payer, "2")
+        adjust(payer, ("-3", [first]))
+        assert (payer.balance, remaining(payer)) == (1, [1])
+        assert_books(payer)
+
+    def test_takes_up_what_was_written_off_since_though_more_was_taken_up_of_what_was_written_off_before(self) -> None:
+        payer = make_payer(credit="1")
+        first = charge(payer, "3")
+        write_off(payer, "2")
+        second = charge(payer, "3")
+        write_off(payer, "3")
+        adjust(payer, ("-3", [first]))
+        assert (payer.balance, remaining(payer)) == (1, [1])
+        adjust(payer, ("-3", [second]))
+        assert (payer.balance, remaining(payer)) == (1, [1])
+        assert_books(payer)
+
+    def test_of_usage_whose_debt_was_cured_for_usage_that_was_written_off_takes_that_up(self) -> None:
+        payer = make_payer(credit="1")
+        first = charge(payer, "2")
+        write_off(payer, "1")
+        second = charge(payer, "2")  # debt
+        adjust(payer, ("-2", [first]))  # cures it: the write-off is left to the second
+        assert (payer.balance, remaining(payer)) == (0, [0])
+        adjust(payer, ("-2", [second]))
         assert (payer.balance, remaining(payer)) == (1, [1])
         assert_books(payer)
 

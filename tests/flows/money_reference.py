@@ -215,8 +215,8 @@ class Notebook:
         self.write_offs.append((self.version, amount))
 
     def written_off(self, *, since: int) -> Decimal:
-        """At most what was since a movement; less what was taken up again."""
-        lately = sum((amount for movement, amount in self.write_offs if movement > since), ZERO)
+        """Less what was taken up again; at most what was since a movement."""
+        lately = sum((amount for movement, amount in self.write_offs if movement > since and amount > 0), ZERO)
         return min(lately, sum((amount for _, amount in self.write_offs), ZERO))
 
     def _take_up(self, amount: Decimal) -> None:
@@ -233,13 +233,16 @@ class Notebook:
     def _give_back(self, usage: Usage) -> tuple[int, ...]:
         """Debt first, then the grants that had paid for this very usage, then those that paid last; backwards.
 
-        What neither debt nor this usage's own grants account for, and was written off since, nobody had paid.
+        What neither debt nor this usage's own grants account for, and was written off since, nobody had paid; nor
+        what is left when all that was ever paid has come back.
         """
         rest = usage.charge
         if not rest:
             return ()
         own_left = sum((use.left for use in self.uses if use.movement in usage.movements), ZERO)
+        paid = sum((use.left for use in self.uses), ZERO)
         unpaid = min(rest - self.debt - own_left, self.written_off(since=min(usage.movements)))
+        unpaid = max(unpaid, rest - self.debt - paid)
         if unpaid > 0:
             self._take_up(unpaid)
         self.version += 1
