@@ -10,6 +10,7 @@ BACK_AFTER = timedelta(minutes=1)
 PAID_FOR = timedelta(days=365)
 # An adjustment above this waits for a second person.
 ALONE_UP_TO = Decimal(3)
+HALF_A_CENT = Decimal("0.005")
 
 
 @dataclass
@@ -121,10 +122,11 @@ class FullNotebook(Notebook):
     # --- the account ---
 
     def close(self, *, is_refunded: bool, at: datetime) -> tuple[Decimal, Decimal]:
-        """Nothing stays but debt; returns what is to be paid out and what is lost."""
+        """Nothing stays but debt; returns what is to be paid out and what is lost: what makes no cent is."""
         for name in [name for name, reserve in self.reserves.items() if reserve.status == "open"]:
             self.release(name, at=at)
-        refunded = sum((credit.left for credit in self.credits if is_refunded and credit.kind == "paid"), ZERO)
+        paid = [credit.left for credit in self.credits if is_refunded and credit.kind == "paid"]
+        refunded = sum((left for left in paid if left >= HALF_A_CENT), ZERO)
         lost = sum((credit.left for credit in self.credits), ZERO) - refunded
         if refunded or lost:
             self.version += 1

@@ -102,4 +102,4 @@ def test_killed_twice_the_rerun_finishes_and_nothing_is_issued_twice(customers: 
     closed = statements.close_invoices(period=PERIOD, at=datetime.now(UTC))
     assert (closed.issued, closed.failed) == (0, 0)
     scope = Scope(min(customers), max(customers), full=True)
-    assert (check_ledger(scope), check_usage(scope)[0]) == ([], [])
+    assert (check_ledger(scope), check_usage(scope, at=datetime.now(UTC))[0]) == ([], [])
