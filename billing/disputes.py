@@ -25,7 +25,7 @@ from billing.stripe_objects import BalanceTransaction, GatewayRejected, GatewayU
 from billing.stripe_objects import Dispute as Disputed
 from billing.taxes import share
 from relayadmin.db import in_transaction, outside_transaction, server_cursor
-from relayadmin.money import EXACT, amount_text
+from relayadmin.money import EXACT, ZERO, amount_text
 
 ENDED = frozenset(["won", "lost", "warning_closed", "prevented"])
 POLICY = "dispute policy"  # the actor of what happens by itself
@@ -142,7 +142,7 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
 
 
 def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: datetime) -> str:
-    """Funds were reinstated: give back what was taken, no more."""
+    """Funds were reinstated: give back what was taken, no more; what was taken of gifts last, and as a gift."""
     outstanding = EXACT.subtract(row.taken, row.returned)
     amount = min(outstanding, _share_of(row, top_up, movement).amount)
     if not amount:
@@ -151,26 +151,32 @@ def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: da
     numbers = Transfer.objects.filter(
         customer_id=row.customer_id, kind=Transfer.Kind.DISPUTE, key__startswith=f"dispute:{row.stripe_id}:"
     )
-    money_back.give_back(
-        customer_id=row.customer_id,
-        amount=amount,
-        taken_by=list(numbers.values_list("pk", flat=True)),
-        reference=top_up.public_id,
-        source=Account.DISPUTES,
-        key=transfer_key(row, movement.id),
-        reason="A dispute has returned the payment",
-        tax=tax,
-        at=at,
-    )
+    taken_by = list(numbers.values_list("pk", flat=True))
+    not_gifts = EXACT.subtract(row.taken, money_back.gifts_of(row.customer_id, taken_by))
+    paid = min(amount, max(ZERO, EXACT.subtract(not_gifts, row.returned)))
+    for part, is_gift in ((paid, False), (EXACT.subtract(amount, paid), True)):
+        if part:
+            money_back.give_back(
+                customer_id=row.customer_id,
+                amount=part,
+                taken_by=taken_by,
+                reference=top_up.public_id,
+                source=Account.DISPUTES,
+                key=transfer_key(row, movement.id, is_gift=is_gift),
+                reason="A dispute has returned the payment",
+                is_gift=is_gift,
+                tax=tax if part == paid or not paid else ZERO,
+                at=at,
+            )
     row.returned_tax = EXACT.add(row.returned_tax, tax)
     row.returned = EXACT.add(row.returned, amount)
     _tell(row, "dispute_returned", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD given back"
 
 
-def transfer_key(row: Dispute, movement: str) -> str:
-    """The key of the transfer that one balance transaction of a dispute became."""
-    return f"dispute:{row.stripe_id}:{movement}"
+def transfer_key(row: Dispute, movement: str, *, is_gift: bool = False) -> str:
+    """The key of the transfer that one balance transaction of a dispute became; what comes back of gifts is another."""
+    return f"dispute:{row.stripe_id}:{movement}{':gift' if is_gift else ''}"
 
 
 def _share_of(row: Dispute, top_up: TopUp, movement: BalanceTransaction) -> money_back.Share:

@@ -176,25 +176,25 @@ def give_back(
     source: Account,
     key: str,
     reason: str,
+    is_gift: bool = False,
     tax: Decimal = ZERO,
     actor: str = "",
     at: datetime,
 ) -> None:
     """Put money that was taken by these transfers back as paid credit, once per key; it fills debt first; its tax too.
 
-    It expires with the last of the paid grants that it was taken of, or a month from now if that has passed.
+    A gift comes back as promotional credit. It expires with the last of such grants that it was taken of, or a month
+    from now if that has passed.
     """
     uses = GrantUse.objects.filter(customer_id=customer_id, transfer_id__in=taken_by).values("grant_id")
-    ends = list(
-        Grant.objects.filter(customer_id=customer_id, kind=Grant.Kind.PAID, pk__in=uses).values_list(
-            "expires_at", flat=True
-        )
-    )
+    grants = Grant.objects.filter(customer_id=customer_id, pk__in=uses)
+    such = grants.exclude(kind=Grant.Kind.PAID) if is_gift else grants.filter(kind=Grant.Kind.PAID)
+    ends = list(such.values_list("expires_at", flat=True))
     last = None if not ends or None in ends else max(end for end in ends if end)
     credits.grant(
         customer_id=customer_id,
         amount=amount,
-        kind=Grant.Kind.PAID,
+        kind=Grant.Kind.PROMOTIONAL if is_gift else Grant.Kind.PAID,
         reason=reason,
         reference=reference,
         key=key,
@@ -205,3 +205,10 @@ def give_back(
         source=source,
         tax=tax,
     )
+
+
+def gifts_of(customer_id: int, transfers: Sequence[int]) -> Decimal:
+    """What these transfers took of grants that nobody had paid for (USD)."""
+    uses = GrantUse.objects.filter(customer_id=customer_id, transfer_id__in=transfers)
+    paid = Grant.objects.filter(customer_id=customer_id, kind=Grant.Kind.PAID)
+    return total(list(uses.exclude(grant_id__in=paid.values("pk")).values_list("amount", flat=True)))

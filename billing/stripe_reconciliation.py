@@ -236,13 +236,15 @@ def _of_dispute(row: StripeTransaction, amount: Decimal) -> tuple[Account, Decim
     dispute = row.dispute
     if dispute is None:
         return None
-    key = disputes.transfer_key(dispute, row.stripe_id)
+    keys = [disputes.transfer_key(dispute, row.stripe_id, is_gift=is_gift) for is_gift in (False, True)]
     kinds = (Transfer.Kind.DISPUTE, Transfer.Kind.GRANT)
-    transfer = Transfer.objects.filter(customer_id=dispute.customer_id, kind__in=kinds, key=key).first()
-    if transfer is None:
+    own = {"customer_id": dispute.customer_id}
+    moved = Transfer.objects.filter(**own, kind__in=kinds, key__in=keys).values("id")
+    entries = Entry.objects.filter(**own, transfer_id__in=moved, account=Account.DISPUTES)
+    on_disputes = entries.aggregate(sum=Sum("amount"))["sum"]
+    if on_disputes is None:
         is_applied = dispute.top_up.status != TopUp.Status.PAID or dispute.movements >= _movements(dispute)
         return (Account.DISPUTES, amount) if is_applied else None
-    on_disputes = transfer.entries.filter(account=Account.DISPUTES).aggregate(sum=Sum("amount"))["sum"] or ZERO
     return Account.DISPUTES, -on_disputes
 
 

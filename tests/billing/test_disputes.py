@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing import closing, disputes, refunds, suspension
+from billing import closing, credits, disputes, money_back, refunds, suspension
 from billing.models import Alarm, Customer, Dispute, Grant, Notice, Refund, TopUp
 from billing.stripe_objects import Dispute as Disputed
 from tests.billing.hands import charge
@@ -90,6 +90,34 @@ class TestTaken:
         stripe_sandbox.win(made)
         receive(stripe_sandbox.deliveries())
         assert payer.balance == 5, "the debt is filled first"
+        assert_right(payer)
+
+    def test_what_was_taken_of_gifts_comes_back_last_and_as_a_gift(self, stripe_sandbox: StripeSandbox) -> None:
+        payer = make_poor()
+        row = top_up(stripe_sandbox, payer)
+        charge(payer, "7")
+        ends = later(days=40)
+        credits.grant(
+            customer_id=payer.customer.pk,
+            amount=Decimal(5),
+            kind="promotional",
+            reason="Spring",
+            reference="",
+            key="gift",
+            at=now(),
+            expires_at=ends,
+        )
+        made = disputed(stripe_sandbox, row)
+        assert (payer.balance, the_dispute(payer).unpaid) == (-2, 2)
+        stripe_sandbox.win(made)
+        receive(stripe_sandbox.deliveries())
+        back = Grant.objects.filter(customer=payer.customer).order_by("-pk")[:2]
+        assert [(grant.kind, grant.amount, grant.remaining, grant.is_refundable) for grant in back] == [
+            ("promotional", 5, 5, False),
+            ("paid", 5, 3, True),
+        ]
+        assert back[0].expires_at == ends
+        assert money_back.gone_of(row).amount == 0
         assert_right(payer)
 
     def test_a_part_of_a_payment(self, stripe_sandbox: StripeSandbox) -> None:
