@@ -99,9 +99,12 @@ class Home:
     def kill_everything(self) -> None:
         for member in self.members:
             member.kill()
+        self.kill_servers()
+
+    def kill_servers(self) -> None:
         for pid in self.servers():
             os.kill(pid, signal.SIGKILL)
-        assert processes.wait_until(lambda: not self.servers(), timeout_s=5)
+        assert processes.wait_until(lambda: not self.servers(), timeout_s=30)
 
 
 def ask(url: str, statement: str) -> Any:

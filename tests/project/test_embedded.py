@@ -119,8 +119,7 @@ def test_what_died_is_revived_at_its_old_address(home: Home) -> None:
     member = home.join()
     addresses = member.environment()
     assert member.revive() is False
-    for pid in home.servers():
-        os.kill(pid, 9)
+    home.kill_servers()
     assert member.revive() is True
     assert ask(addresses["DATABASE_URL"], "SELECT 1") == 1
     assert redis.Redis.from_url(addresses["REDIS_URL"]).ping()
