@@ -13,9 +13,8 @@ from billing import documents, exports, manual, receivables, received
 from billing.accounts import AccountClosed
 from billing.admin import html, invoice_panels
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
-from billing.admin.credit_notes import CreditForm, VoidForm
+from billing.admin.credit_notes import CreditForm, VoidForm, lines_left
 from billing.admin.credit_notes import ask as ask_credit_note
-from billing.admin.credit_notes import lines_left
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedForm, received_text
