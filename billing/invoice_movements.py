@@ -121,4 +121,4 @@ def read(wallet: ledger.LockedWallet, *, through: date, zone: ZoneInfo) -> Movem
         )
         row = cursor.fetchone()
     assert row is not None, "sums have one row"
-    return Movements(*row, start=start, end=end)
+    return Movements(*row, start, end)
