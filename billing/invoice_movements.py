@@ -65,6 +65,8 @@ class Movements:
     `charged` is what usage of the document's billing periods took off the wallet, adjustments included.
     """
 
+    start: datetime
+    end: datetime
     charged: Decimal
     by_paid: Decimal
     by_promotional: Decimal
@@ -73,8 +75,6 @@ class Movements:
     topped_up: Decimal
     charged_elsewhen: Decimal
     next_version: int
-    start: datetime
-    end: datetime
 
     @property
     def as_debt(self) -> Decimal:
@@ -121,4 +121,4 @@ def read(wallet: ledger.LockedWallet, *, through: date, zone: ZoneInfo) -> Movem
         )
         row = cursor.fetchone()
     assert row is not None, "sums have one row"
-    return Movements(*row, start, end)
+    return Movements(start, end, *row)
