@@ -155,10 +155,14 @@ def approve(*, request_id: int, person: Person, at: datetime) -> CreditNoteReque
 
 
 def reject(*, request_id: int, person: Person, at: datetime) -> CreditNoteRequest:
-    """Strike what waits. Raises UnknownRequest, AlreadyDecided."""
+    """Strike what waits, whatever has become of its invoice meanwhile. Raises UnknownRequest, AlreadyDecided."""
 
     def work() -> CreditNoteRequest:
-        row, _, _ = _lock_request(request_id)
+        customer_id = CreditNoteRequest.objects.filter(pk=request_id).values_list("customer_id", flat=True).first()
+        if customer_id is None:
+            raise UnknownRequest("there is no such request")
+        ledger.lock_wallets([customer_id])
+        row = _pending(request_id)
         row.status, row.decided_by, row.decided_by_user_id = Asked.REJECTED, person.name, person.user_id
         row.decided_at = at
         row.save()
@@ -184,10 +188,15 @@ def _lock_request(request_id: int) -> tuple[CreditNoteRequest, Invoice, ledger.L
     if invoice_id is None:
         raise UnknownRequest("there is no such request")
     invoice, wallet = _lock(invoice_id)
+    return _pending(request_id), invoice, wallet
+
+
+def _pending(request_id: int) -> CreditNoteRequest:
+    """A request that waits, of a customer whose wallet is locked."""
     row = CreditNoteRequest.objects.get(pk=request_id)
     if row.status != Asked.PENDING:
         raise AlreadyDecided(row.status)
-    return row, invoice, wallet
+    return row
 
 
 def _wanted(invoice: Invoice, parts: Mapping[int, Decimal] | None) -> _Wanted:

@@ -42,9 +42,9 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "taken_back": ("taken back", "anulado", "冲回"),
     "used_in": ("Usage of {month}", "Consumo de {month}", "{month}用量"),
     "used_earlier": (
-        "Usage of {month}, reported after that month was closed",
-        "Consumo de {month}, recibido tras el cierre de ese mes",
-        "{month}用量（该月结账后补报）",
+        "Usage of {month}, on no earlier document",
+        "Consumo de {month}, no incluido en documentos anteriores",
+        "{month}用量（未列入此前账单）",
     ),
     # Sums.
     "exact_total": ("Sum of the lines", "Suma de las líneas", "明细合计"),
@@ -87,6 +87,13 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         " cobra.",
         "用量发生时已从预付余额中扣除，无需另行付款。舍入仅作显示，不收取。",
     ),
+    "nothing_due_here": (
+        "Nothing is to be paid on this statement: the {amount} for which there was no credit stay on your balance, and"
+        " your next top-up fills them first. The rounding is shown, not charged.",
+        "No hay nada que pagar por este extracto: los {amount} sin saldo quedan en su cuenta y su próxima recarga los"
+        " cubre primero. El redondeo se muestra, no se cobra.",
+        "本账单无需单独付款：用时无余额的 {amount} 记在您的账户上，下次充值将首先抵扣。舍入仅作显示，不收取。",
+    ),
     "tax_with_top_ups": (
         "This is not a tax invoice: tax, where there is any, is charged with top-ups, and their receipts are the tax"
         " documents.",
@@ -116,9 +123,9 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         "每行金额 = 数量 × 单价，精确无舍入；仅对合计舍入。",
     ),
     "lowers_due": (
-        "It lowers what is due for {number}.",
-        "Reduce el importe pendiente de {number}.",
-        "冲减 {number} 的应付金额。",
+        "It lowers what is due for {number}; what was paid already becomes credit.",
+        "Reduce el importe pendiente de {number}; lo ya pagado pasa a ser saldo.",
+        "冲减 {number} 的应付金额；已付部分转为余额。",
     ),
     "put_back": (
         "The credit is on the balance already; this document moves no money.",

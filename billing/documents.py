@@ -80,7 +80,7 @@ def credit_note_pdf(note: CreditNote) -> bytes:
         Pair(say.text("exact_total"), say.money(exact, invoice.currency, at_least=_AMOUNT_DECIMALS)),
         *_rounding(EXACT.subtract(note.subtotal, exact), say, invoice.currency),
         Pair(say.text("subtotal"), money(note.subtotal)),
-        Pair(f"{taxes[0].name} {say.percent(taxes[0].rate)}" if len(taxes) == 1 else say.text("tax"), money(note.tax)),
+        Pair(_credited_tax_label(note, taxes, say), money(note.tax)),
         Pair(say.text("total_credited"), money(note.total), strong=True),
     ]
     moved = say.text("put_back") if note.transfer_id is None else say.text("lowers_due", number=invoice.number)
@@ -325,6 +325,15 @@ def _tax_label(tax: InvoiceTax, say: Words, currency: str) -> str:
     return say.text("tax_at", name=tax.name, rate=say.percent(tax.rate), base=base)
 
 
+def _credited_tax_label(note: CreditNote, taxes: Sequence[InvoiceTax], say: Words) -> str:
+    if len(taxes) != 1:
+        return say.text("tax")
+    if taxes[0].is_reverse_charge:
+        base = say.money(note.subtotal, note.invoice.currency)
+        return say.text("reverse_charged", name=taxes[0].name, base=base)
+    return f"{taxes[0].name} {say.percent(taxes[0].rate)}"
+
+
 def _summaries(invoice: Invoice, say: Words) -> list[Summary]:
     def pair(name: str, amount: Decimal) -> Pair:
         return Pair(say.text(name), say.money(amount, invoice.currency, at_least=_AMOUNT_DECIMALS))
@@ -368,7 +377,9 @@ def _notes(invoice: Invoice, taxes: Sequence[InvoiceTax], say: Words, zone: Zone
     if invoice.terms == _ON_ACCOUNT:
         notes += [say.text("paid_at", day=say.day(invoice.paid_at, zone))] if invoice.paid_at else []
     else:
-        notes += [say.text("nothing_due"), say.text("tax_with_top_ups")]
+        debt = say.money(invoice.charged_as_debt, invoice.currency, at_least=_AMOUNT_DECIMALS)
+        paid = say.text("nothing_due_here", amount=debt) if invoice.charged_as_debt > 0 else say.text("nothing_due")
+        notes += [paid, say.text("tax_with_top_ups")]
     return [*_tax_notes(taxes, say), *notes]
 
 

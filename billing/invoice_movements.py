@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from billing import ledger
+from billing.models import Invoice
+from billing.periods import bounds, next_month
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT
 
@@ -57,11 +60,13 @@ FROM sums s CROSS JOIN paid p
 
 @dataclass(frozen=True, slots=True)
 class Movements:
-    """What a document says of the wallet (USD), as the fields of `Invoice` explain.
+    """What a document says of the wallet in [start, end), in USD, as the fields of `Invoice` explain.
 
     `charged` is what usage of the document's billing periods took off the wallet, adjustments included.
     """
 
+    start: datetime
+    end: datetime
     charged: Decimal
     by_paid: Decimal
     by_promotional: Decimal
@@ -82,11 +87,25 @@ class Movements:
         return EXACT.add(EXACT.subtract(moved, self.topped_up), self.charged)
 
 
-def read(wallet: ledger.LockedWallet, *, through: date, start: datetime, end: datetime) -> Movements:
+def _bounds(wallet: ledger.LockedWallet, month: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """A document's bounds: the month's in a time zone, but it begins where the one of the month before ended.
+
+    That is another moment if the operator's time zone has changed since.
+    """
+    start, end = bounds(month, zone)
+    before = None
+    if wallet.closed_through is not None and next_month(wallet.closed_through) == month:
+        documents = Invoice.objects.filter(customer_id=wallet.customer_id, period=wallet.closed_through)
+        before = documents.values_list("period_end", flat=True).first()
+    return before or start, end
+
+
+def read(wallet: ledger.LockedWallet, *, through: date, zone: ZoneInfo) -> Movements:
     """What moved a locked wallet for all that is billed after its last closed period, up to `through`.
 
-    Balances and top-ups are those of [start, end). One statement; it does not read what earlier documents did.
+    Balances and top-ups are those of that month. It does not read what earlier documents did.
     """
+    start, end = _bounds(wallet, through, zone)
     with server_cursor() as cursor:
         cursor.execute(
             _MOVED,
@@ -102,4 +121,4 @@ def read(wallet: ledger.LockedWallet, *, through: date, start: datetime, end: da
         )
         row = cursor.fetchone()
     assert row is not None, "sums have one row"
-    return Movements(*row)
+    return Movements(start, end, *row)

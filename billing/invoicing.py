@@ -13,7 +13,7 @@ from billing.billing_profiles import profile_of
 from billing.invoice_movements import Movements
 from billing.models import BillingProfile, Customer, Invoice, InvoiceTax, OperatorSettings, TopUp
 from billing.notice_kinds import INVOICE_ISSUED
-from billing.periods import bounds, next_month
+from billing.periods import next_month
 from billing.taxes import Tax, taxes_of
 from relayadmin.db import copy_rows, copy_text, server_cursor
 from relayadmin.money import EXACT, ZERO, cents_text, line_amount, to_cents, total
@@ -98,15 +98,14 @@ def _document(
 ) -> Invoice:
     """The copies that a document keeps: of supplier and customer as they are now, and of what the wallet did."""
     supplier = OperatorSettings.objects.get(pk=1)
-    start, end = bounds(period, zone)
     return Invoice(
         customer=customer,
         series=SERIES,
         year=at.astimezone(zone).year,
         status=Invoice.Status.PAID,
         period=period,
-        period_start=start,
-        period_end=end,
+        period_start=moved.start,
+        period_end=moved.end,
         issued_at=at,
         paid_at=at,
         terms=profile.terms,

@@ -45,6 +45,17 @@ def try_again(closing_id: int, *, customer_id: int | None = None) -> int:
         return cursor.rowcount
 
 
+def leave_overtaken() -> int:
+    """Leave rows alone that were parked and whose month stands on a later month's document; returns how many."""
+    with server_cursor() as cursor:
+        cursor.execute(
+            "UPDATE billing_customerclosing c SET status = 'nothing' FROM billing_periodclosing p, billing_wallet w"
+            " WHERE p.id = c.closing_id AND w.customer_id = c.customer_id"
+            "   AND c.status = 'parked' AND w.closed_through >= p.period"
+        )
+        return cursor.rowcount
+
+
 def take(closing_id: int, *, after: int, customer_id: int | None = None) -> tuple[int, int] | None:
     """Lock the first waiting row behind row `after` that nobody holds: (row, customer), or None if there is none.
 

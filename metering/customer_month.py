@@ -4,7 +4,6 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from billing import invoice_movements, invoicing, ledger
-from billing.periods import bounds
 from metering import invoice_lines
 from metering.invoice_lines import PriceMissing
 from relayadmin.money import amount_text, total
@@ -28,8 +27,7 @@ def close_customer(*, customer_id: int, period: date, zone: ZoneInfo, at: dateti
         raise FiguresDiffer(str(error)) from error
     if not usage.lines:
         return False
-    start, end = bounds(period, zone)
-    moved = invoice_movements.read(wallet, through=period, start=start, end=end)
+    moved = invoice_movements.read(wallet, through=period, zone=zone)
     added = total([line.amount for line in usage.lines])
     counted = amount_text(usage.charged)
     if added != usage.charged:

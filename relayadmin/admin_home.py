@@ -16,7 +16,7 @@ from django.utils.html import format_html
 
 from billing.admin import alarms, html, job_home, profile_forms
 from billing.admin.base import MOST_ROWS, Figure
-from billing.models import Customer, TopUp, Wallet, WalletAdjustment
+from billing.models import CreditNoteRequest, Customer, TopUp, Wallet, WalletAdjustment
 from billing.periods import bounds, month_of, operator_timezone
 from metering import uninvoiced
 from metering.admin import waiting_panel
@@ -382,6 +382,11 @@ def _waiting_figures(request: HttpRequest) -> list[Figure]:
         came = TopUp.objects.filter(status=TopUp.Status.WAITING).count()
         url = html.list_url(TopUp, "status__exact=waiting")
         figures.append(Figure("Payments", f"{came:,}", "wait for a second person", url, "warning" if came else ""))
+    if may_see(request, "billing.CreditNoteRequest"):
+        notes = CreditNoteRequest.objects.filter(status=CreditNoteRequest.Status.PENDING).count()
+        url = html.list_url(CreditNoteRequest, "status__exact=pending")
+        tone = "warning" if notes else ""
+        figures.append(Figure("Credit notes", f"{notes:,}", "wait for a second person", url, tone))
     if may_see(request, "metering.PriceImport"):
         pending = PriceImport.objects.filter(status=PriceImport.Status.PENDING).count()
         url = html.list_url(PriceImport, "status__exact=pending")

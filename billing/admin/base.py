@@ -153,10 +153,11 @@ class OperatorAdmin(ModelAdmin):
         figures: Sequence[Figure] = (),
         is_dangerous: bool = False,
         hidden: Sequence[tuple[str, str]] = (),
+        panels: Sequence[Panel] = (),
     ) -> TemplateResponse:
         """The page that asks for what an action needs, such as a reason; its form posts to the same address.
 
-        `hidden` is what it sends along: (name, value).
+        `hidden` is what it sends along: (name, value); `panels` stand below the form, to look things up in.
         """
         context = {
             **self.admin_site.each_context(request),
@@ -169,6 +170,7 @@ class OperatorAdmin(ModelAdmin):
             "figures": figures,
             "is_dangerous": is_dangerous,
             "hidden": hidden,
+            "panels": panels,
         }
         return TemplateResponse(request, "admin/ask_form.html", context)
 

@@ -51,21 +51,37 @@ class CreditForm(VoidForm):
 
     def parts(self, invoice: Invoice) -> dict[int, Decimal]:
         """What the valid form takes back, by line. Raises credit_notes.InvalidCreditNote."""
-        numbers = {line.position: line.pk for line in invoice.lines.all()}
+        numbers = {str(line.position): line.pk for line in invoice.lines.all()}
         left = credit_notes.left_of(invoice).lines
         parts: dict[int, Decimal] = {}
         for row in self.cleaned_data["lines"].splitlines():
             position, _, amount = row.strip().partition(" ")
             if not position:
                 continue
-            line = numbers.get(int(position)) if position.isascii() and position.isdigit() else None
+            line = numbers.get(position)
             if line is None or line in parts:
-                raise credit_notes.InvalidCreditNote("lines", f"{position} is no line of it, or stands here twice")
+                raise credit_notes.InvalidCreditNote("lines", f"{position[:20]} is no line of it, or stands here twice")
             try:
                 parts[line] = parse_amount(amount.strip()) if amount.strip() else left[line]
             except InvalidAmount as error:
                 raise credit_notes.InvalidCreditNote("lines", f"line {position}: {error}") from error
         return parts
+
+
+def lines_left(invoice: Invoice) -> Panel:
+    """What is left of each line of an invoice, to choose from."""
+    left = credit_notes.left_of(invoice)
+    return Panel(
+        title="Lines of the invoice",
+        headers=("No.", "Description", "Amount", "Left"),
+        rows=[
+            (line.position, line.description, html.amount(line.amount), html.amount(left.lines[line.pk]))
+            for line in invoice.lines.order_by("position")
+        ],
+        numbers=frozenset({2, 3}),
+        total=("", "Subtotal", html.amount(invoice.subtotal), html.amount(left.subtotal)),
+        note=f"With the tax on it, {cents_text(left.total)} USD are left to take back.",
+    )
 
 
 def ask(request: HttpRequest, invoice: Invoice, form: VoidForm) -> str:

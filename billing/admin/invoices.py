@@ -13,7 +13,7 @@ from billing import documents, exports, manual, receivables, received
 from billing.accounts import AccountClosed
 from billing.admin import html, invoice_panels
 from billing.admin.base import Figure, Panel, ReadOnlyAdmin, see_other
-from billing.admin.credit_notes import CreditForm, VoidForm
+from billing.admin.credit_notes import CreditForm, VoidForm, lines_left
 from billing.admin.credit_notes import ask as ask_credit_note
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.ledger import CustomerColumn
@@ -48,7 +48,7 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     list_display = (
         "number",
         "customer_link",
-        "period",
+        "month",
         "status_badge",
         "subtotal_amount",
         "tax_amount",
@@ -103,10 +103,11 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
         shown: list[UnfoldAction] = super().get_actions_detail(request, object_id)
         invoice = self.get_object(request, str(object_id))
-        if invoice is None or invoice.terms != BillingProfile.Terms.ON_ACCOUNT:
+        if invoice is None:
             return []
         hidden = set() if invoice.status in receivables.OPEN else {"record_payment"}
-        if invoice.status in {Invoice.Status.DRAFT, Invoice.Status.VOID}:
+        is_over = invoice.status in {Invoice.Status.DRAFT, Invoice.Status.VOID}
+        if is_over or invoice.terms != BillingProfile.Terms.ON_ACCOUNT:
             hidden |= {"credit", "void"}
         return [one for one in shown if one.action_name not in {f"billing_invoice_{name}" for name in hidden}]
 
@@ -153,8 +154,9 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
             button=word,
             back=back,
             text=text,
-            figures=self.figures(request, invoice),
+            figures=self.figures(request, invoice)[:5],
             is_dangerous=True,
+            panels=[lines_left(invoice)],
         )
 
     @action(description="Record a payment…", url_path="record-payment", icon="payments", permissions=["record_payment"])
@@ -194,6 +196,10 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         return [*invoice_panels.panels(obj), *invoice_panels.payments(obj), *invoice_panels.credit_notes(obj)]
 
+    @display(description="Period", ordering="period")
+    def month(self, obj: Invoice) -> str:
+        return f"{obj.period:%Y-%m}"
+
     @display(description="Supplier, as it was")
     def supplier(self, obj: Invoice) -> str:
         return html.lines(
@@ -223,19 +229,19 @@ class InvoiceAdmin(CustomerColumn, ReadOnlyAdmin):
 
     @display(description="Subtotal", ordering="subtotal")
     def subtotal_amount(self, obj: Invoice) -> str:
-        return html.amount(obj.subtotal)
+        return html.number(cents_text(obj.subtotal))
 
     @display(description="Tax", ordering="tax")
     def tax_amount(self, obj: Invoice) -> str:
-        return html.amount(obj.tax)
+        return html.number(cents_text(obj.tax))
 
     @display(description="Total", ordering="total")
     def total_amount(self, obj: Invoice) -> str:
-        return html.amount(obj.total)
+        return html.number(cents_text(obj.total))
 
     @display(description="Due", ordering="amount_due")
     def due_amount(self, obj: Invoice) -> str:
-        return html.amount(obj.amount_due)
+        return html.number(cents_text(obj.amount_due))
 
 
 @admin.register(InvoiceLine)

@@ -133,6 +133,18 @@ class TestSecondPerson:
         assert credit_notes.reject(request_id=row.pk, person=Person(None, "otto"), at=now()).status == "rejected"
         assert (payer.balance, CreditNote.objects.count()) == (Decimal("-12.10"), 0)
 
+    def test_may_reject_it_though_the_invoice_is_void_by_now(self) -> None:
+        OperatorSettings.objects.update(second_person_above=Decimal(5))
+        _, invoice = billed("10.00")
+        row = ask(invoice, "9.00")
+        OperatorSettings.objects.update(second_person_above=None)
+        ask(invoice, None, "void")
+        with pytest.raises(InvalidCreditNote, match="void"):
+            credit_notes.approve(request_id=row.pk, person=Person(None, "otto"), at=now())
+        assert credit_notes.reject(request_id=row.pk, person=Person(None, "otto"), at=now()).status == "rejected"
+        with pytest.raises(AlreadyDecided):
+            credit_notes.reject(request_id=row.pk, person=Person(None, "otto"), at=now())
+
     def test_what_was_credited_meanwhile_can_not_be_approved(self) -> None:
         OperatorSettings.objects.update(second_person_above=Decimal(5))
         _, invoice = billed("10.00")

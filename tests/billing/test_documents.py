@@ -98,6 +98,12 @@ def test_what_was_prepaid_is_a_usage_statement_and_what_is_on_account_an_invoice
     assert "nothing is due" not in text
 
 
+def test_a_statement_of_a_wallet_in_debt_says_what_stays_on_the_balance(customer: Customer) -> None:
+    text = text_of_pdf(documents.invoice_pdf(make_invoice(customer, charged_as_debt=Decimal("0.25"))))
+    assert "the 0.250000 USD for which there was no credit stay on your balance" in text
+    assert "Paid from prepaid credit" not in text
+
+
 def test_what_was_paid_since_stands_between_total_and_amount_due(customer: Customer) -> None:
     invoice = make_invoice(customer, terms="on_account")
     Invoice.objects.filter(pk=invoice.pk).update(amount_due=0, status="paid", paid_at=datetime(2026, 12, 9, tzinfo=UTC))

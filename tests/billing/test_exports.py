@@ -46,7 +46,9 @@ def give(payer: Payer, amount: str, reason: str) -> None:
 
 
 class TestCells:
-    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x")'])
+    @pytest.mark.parametrize(
+        "text", ["=1+1", "+1", "-1+cmd", "@SUM(A1)", "\tx", "\rx", "\n=1", "＝1", "＋1", '=HYPERLINK("http://x")']
+    )
     def test_text_that_would_be_a_formula_is_guarded(self, text: str) -> None:
         assert cell(text) == f"'{text}"
 

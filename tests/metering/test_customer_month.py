@@ -236,6 +236,23 @@ class TestTerms:
         assert_books_are_right(payer.customer)
 
 
+class TestAnotherTimeZone:
+    @pytest.mark.parametrize("timezone", ["Asia/Tokyo", "America/New_York"])
+    def test_a_document_begins_where_the_one_before_ended(self, timezone: str) -> None:
+        payer = payer_of_september("1")
+        report(payer, "2026-10-15T12:00:00Z")
+        report(payer, "2026-10-31T20:00:00Z")  # in Tokyo, November has begun
+        first = close(payer)
+        OperatorSettings.objects.update(timezone=timezone)
+        report(payer, "2026-11-01T02:00:00Z")  # in New York, it is October still
+        report(payer, "2026-11-15T12:00:00Z")
+        second = close(payer, NOVEMBER, "2026-12-02T00:00:00Z")
+        assert second.period_start == first.period_end == datetime(2026, 11, 1, tzinfo=UTC)
+        assert second.opening_balance == first.closing_balance == 1 - 2 * EXAMPLE_CHARGE
+        assert second.closing_balance == 1 - 4 * EXAMPLE_CHARGE
+        assert (second.other_movements, second.charged_elsewhen) == (0, 0)
+
+
 def test_the_customer_is_told_once() -> None:
     payer = payer_of_september("5")
     report(payer, "2026-10-15T12:00:00Z")

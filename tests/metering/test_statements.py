@@ -218,6 +218,18 @@ class TestWatch:
         assert (row.status, row.difference) == ("issued", "")
         assert Invoice.objects.filter(customer__in=[payer.customer, other.customer]).count() == 2
 
+    def test_a_parked_month_that_a_later_one_took_along_waits_for_nobody(self) -> None:
+        payer = make_used_october()
+        UsageHour.objects.filter(customer=payer.customer).update(charge=Decimal("0.03"))
+        assert statements.close_invoices(period=OCTOBER, at=NOVEMBER_2).failed == 1
+        UsageHour.objects.filter(customer=payer.customer).update(charge=Decimal("0.02925"))
+        later = datetime(2026, 12, 2, tzinfo=UTC)
+        assert statements.close_invoices(period=date(2026, 11, 1), at=later).issued == 1
+        statements.watch(at=later)
+        closing = PeriodClosing.objects.get(period=OCTOBER)
+        found = period_closing.progress_of([closing], at=later)[closing.pk]
+        assert (found.parked, found.nothing) == (0, 1)
+
     def test_progress_counts_every_customer_once(self) -> None:
         make_used_october(), make_used_october()
         parked = make_used_october()
