@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from billing import (
     alarms,
+    invoice_payments,
     ledger,
     money_back,
     notices,
@@ -136,6 +137,15 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
     )
     row.taken_tax = EXACT.add(row.taken_tax, share.tax)
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
+    invoice_payments.reopen(
+        top_up,
+        transfer_id=taken.transfer_id,
+        taken=amount,
+        own=taken.own,
+        unpaid=taken.unpaid,
+        because="dispute",
+        at=at,
+    )
     recharge_rules.money_went_back(wallet, at=at)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
@@ -151,14 +161,24 @@ def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: da
     numbers = Transfer.objects.filter(
         customer_id=row.customer_id, kind=Transfer.Kind.DISPUTE, key__startswith=f"dispute:{row.stripe_id}:"
     )
+    key, reason = transfer_key(row, movement.id), "A dispute has returned the payment"
+    paid = invoice_payments.pay_again(
+        top_up,
+        wallet=ledger.lock_wallets([row.customer_id])[row.customer_id],
+        amount=amount,
+        source=Account.DISPUTES,
+        key=key,
+        reason=reason,
+        at=at,
+    )
     money_back.give_back(
         customer_id=row.customer_id,
-        amount=amount,
+        amount=EXACT.subtract(amount, paid),
         taken_by=list(numbers.values_list("pk", flat=True)),
         reference=top_up.public_id,
         source=Account.DISPUTES,
-        key=transfer_key(row, movement.id),
-        reason="A dispute has returned the payment",
+        key=key,
+        reason=reason,
         tax=tax,
         at=at,
     )

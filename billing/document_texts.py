@@ -162,6 +162,13 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         "Tipo de cambio: unidades de {currency} por 1 USD",
         "汇率：1 USD 兑 {currency}",
     ),
+    "payment": ("Payment", "Pago", "付款单"),
+    "payment_of": ("Payment of invoice {number}", "Pago de la factura {number}", "支付发票 {number}"),
+    "proof_of_payment": (
+        "This is a proof of payment and not a tax invoice: that is {number}.",
+        "Este documento acredita el pago y no es una factura: la factura es {number}.",
+        "本收据仅为付款凭证，不是税务发票；税务发票为 {number}。",
+    ),
     "paid_back_later": (
         "What is paid back later is not part of this receipt; it stands on the account's statement.",
         "Las devoluciones posteriores no forman parte de este recibo; constan en el extracto de la cuenta.",

@@ -20,18 +20,21 @@ FROM billing_invoice i CROSS JOIN LATERAL (VALUES
 ) d (what, expected, found)
 WHERE i.customer_id {HERE} AND i.status <> 'draft' AND d.expected <> d.found ORDER BY i.customer_id, i.id"""
 
-# What is due, paid by credit and paid is at most the total; written-off debt and credit notes are what is missing.
+# What is due, paid by credit and paid is at most the total; written-off debt and credit notes are what is missing. What
+# went back of a payment does not pay any more, until it returns.
 _DUE = f"""
-SELECT i.customer_id, 'due, at most, of ' || i.number, NULL::bigint, true, i.total - i.paid_by_credit - p.amount,
-       i.amount_due
+SELECT i.customer_id, 'due, at most, of ' || i.number, NULL::bigint, true,
+       i.total - i.paid_by_credit - p.amount + r.amount, i.amount_due
 FROM billing_invoice i CROSS JOIN LATERAL (
     SELECT coalesce(sum(e.amount), 0) AS amount FROM billing_topup u
     JOIN billing_transfer t ON t.customer_id = u.customer_id AND t.kind = 'payment' AND t.key = u.public_id
     JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16 AND e.account = 'wallet'
     WHERE u.invoice_id = i.id AND u.status = 'paid'
-) p
+) p CROSS JOIN LATERAL (
+    SELECT coalesce(sum(o.amount - o.returned), 0) AS amount FROM billing_invoicereopening o WHERE o.invoice_id = i.id
+) r
 WHERE i.customer_id {HERE} AND i.terms = 'on_account' AND i.status IN ('issued', 'overdue')
-    AND i.amount_due > i.total - i.paid_by_credit - p.amount
+    AND i.amount_due > i.total - i.paid_by_credit - p.amount + r.amount
 ORDER BY i.customer_id, i.id"""
 
 _TAKEN_BACK = """(SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t JOIN billing_entry e

@@ -60,6 +60,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Invoices", "billing.Invoice", "receipt_long"),
             ("Invoice lines", "billing.InvoiceLine", "list_alt"),
             ("Invoice series", "billing.InvoiceSeries", "tag"),
+            ("Payments that went back", "billing.InvoiceReopening", "money_off"),
             ("Credit notes", "billing.CreditNote", "undo"),
             ("Credit note lines", "billing.CreditNoteLine", "list_alt"),
             ("Credit notes asked for", "billing.CreditNoteRequest", "approval"),

@@ -173,6 +173,38 @@ class InvoiceTax(models.Model):
         return f"{self.name} {self.rate}"
 
 
+class InvoiceReopening(models.Model):
+    """What a refund or a dispute has taken back of an invoice's payment: what no credit covers is due again."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="reopenings")
+    top_up = models.ForeignKey("billing.TopUp", on_delete=models.PROTECT, related_name="reopenings")
+    transfer_id = models.BigIntegerField(help_text="The transfer that took it off the wallet.")
+    amount: Any = AmountField(help_text="What the payment does not pay of the invoice any more (USD).")
+    due: Any = AmountField(default=0, db_default=0, help_text="What was due again of it (USD).")
+    returned: Any = AmountField(
+        default=0, db_default=0, help_text="What came back of the amount, and pays again (USD)."
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=["customer", "transfer_id"], name="invoice_reopened_once_per_transfer"),
+            models.CheckConstraint(
+                condition=models.Q(amount__gt=0)
+                & models.Q(due__gte=0)
+                & models.Q(due__lte=models.F("amount"))
+                & models.Q(returned__gte=0)
+                & models.Q(returned__lte=models.F("amount")),
+                name="invoice_reopened_within_amount",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.invoice}: {self.amount}"
+
+
 def new_credit_note_id() -> str:
     return ids.random_id("cn")
 
