@@ -50,7 +50,7 @@ class _Use:
 class _Returns:
     """What goes back to one customer's grants by one transfer; `taken` is by (transfer that used, grant), USD.
 
-    `fresh` is what no grant had paid, but payments of invoices: it becomes paid credit.
+    `fresh` is what no grant had paid, but payments or credit notes of invoices: it becomes paid credit.
     """
 
     customer_id: int
@@ -171,12 +171,12 @@ def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], r
 
 
 def _paid_on_account(customer_id: int) -> Decimal:
-    """What payments of invoices have put on a customer's wallet (USD)."""
+    """What payments and credit notes of invoices have put on a customer's wallet (USD)."""
     with server_cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t"
             " JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16"
-            " WHERE t.customer_id = %s AND t.kind = 'payment' AND e.account = 'wallet'",
+            " WHERE t.customer_id = %s AND t.kind IN ('payment', 'credit_note') AND e.account = 'wallet'",
             [customer_id],
         )
         (paid,) = cursor.fetchone() or (ZERO,)

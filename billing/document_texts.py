@@ -40,6 +40,9 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "priced_per": ("priced per {per}", "precio por {per}", "按每 {per} 计价"),
     "in_part": ("a part of the line", "parte de la línea", "部分金额"),
     "taken_back": ("taken back", "anulado", "冲回"),
+    "documented": ("Documented by credit note", "Documentado en la nota de crédito", "已由贷记单列明"),
+    "note.as charged": ("as charged", "según lo facturado", "原计费"),
+    "note.rated again": ("rated again", "recalculado", "重新计费"),
     "used_in": ("Usage of {month}", "Consumo de {month}", "{month}用量"),
     "used_earlier": (
         "Usage of {month}, reported after that month was closed",

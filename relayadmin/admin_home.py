@@ -93,6 +93,7 @@ SIDEBAR: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Hourly usage", "metering.UsageHour", "schedule"),
             ("Adjustments", "metering.UsageAdjustment", "difference"),
             ("Re-ratings", "metering.Rerating", "price_check"),
+            ("Re-ratings' credit notes", "metering.ReratingNote", "undo"),
             ("Parked events", "metering.ParkedEvent", "pause_circle"),
             ("Unclaimed events", "metering.UnclaimedEvent", "help"),
             ("Conflicts", "metering.EventConflict", "error"),

@@ -227,9 +227,25 @@ class CreditNote(models.Model):
     tax: Any = AmountField()
     total: Any = AmountField()
     transfer_id = models.BigIntegerField(null=True, help_text="The transfer that moved it, if it moved anything.")
+    documented: Any = AmountField(
+        default=0, db_default=0, help_text="The sum of its lines, if adjustments had put that back before (USD)."
+    )
+    booked_period = models.DateField(
+        null=True, help_text="The billing period of these adjustments: its document has the amount the other way round."
+    )
+    source = models.CharField(
+        max_length=60, blank=True, db_default="", help_text="What made it, such as rerating:7; empty: a person."
+    )
 
     class Meta:
         ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=["customer", "booked_period"],
+                condition=models.Q(booked_period__isnull=False),
+                name="credit_notes_documenting",
+            ),
+        )
         constraints = (
             models.UniqueConstraint(fields=["customer", "key"], name="credit_note_once_per_key"),
             models.UniqueConstraint(fields=["series", "year", "sequence"], name="credit_note_numbers_are_unique"),
@@ -243,12 +259,17 @@ class CreditNote(models.Model):
 
 
 class CreditNoteLine(models.Model):
-    """What is taken back of one line of an invoice: above zero, but for what a void takes of lines below zero."""
+    """What is taken back of one line of an invoice: above zero, but for what a void takes of lines below zero.
+
+    Of usage that was rated again there are two, as charged and, below zero, as rated again, with model and meter.
+    """
 
     credit_note = models.ForeignKey(CreditNote, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
     invoice_line = models.ForeignKey(InvoiceLine, on_delete=models.PROTECT, null=True, related_name="+")
     description = models.CharField(max_length=300)
+    model = models.CharField(max_length=255, blank=True, db_default="")
+    meter = models.CharField(max_length=40, blank=True, db_default="")
     quantity: Any = models.DecimalField(max_digits=40, decimal_places=0, null=True)
     unit_price: Any = AmountField(null=True)
     per = models.PositiveIntegerField(null=True)
