@@ -331,7 +331,8 @@ def _possible(row: TopUp, request: HttpRequest) -> set[str]:
     if row.origin in BY_HAND:
         is_own = row.asked_by_user_id is not None and row.asked_by_user_id == request.user.pk
         if row.status == Status.PAID:
-            return {"refund", "returned"} if row.invoice_id else {"refund"}
+            went_back = row.refunds.filter(origin=Refund.Origin.RETURNED).exists()
+            return {"refund", "returned"} if row.invoice_id and not went_back else {"refund"}
         return set() if row.status != Status.WAITING else {"reject"} if is_own else {"approve", "reject"}
     if row.status == Status.REFUSED:
         return set() if row.decided_by else {"judge_again", "settle"}
@@ -360,7 +361,9 @@ def _movements(row: TopUp) -> Panel:
             for grant in grants
         ],
         numbers=frozenset({2, 3}),
-        empty="None: it was not paid.",
+        empty="None: it has paid an invoice."
+        if row.invoice_id and row.status == Status.PAID
+        else "None: it was not paid.",
     )
 
 

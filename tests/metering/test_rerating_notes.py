@@ -20,6 +20,7 @@ from metering.rerating_pages import Scope
 from metering.verification import verify_books
 from tests.documents import text_of_pdf
 from tests.invoicing import OLGA, entries, now, on_account, record
+from tests.operator import log_in, make_staff, page, text_of
 from tests.world import EXAMPLE_CHARGE, SONNET, Payer, Relay, make_event, make_payer
 
 pytestmark = pytest.mark.django_db
@@ -305,6 +306,21 @@ class TestPreview:
         assert [row["credit_notes"] for row in applied["customers"] if row["credit_notes"]] == [
             [{"number": CreditNote.objects.get().number, "total": "0.61"}]
         ]
+
+
+def test_the_job_s_page_links_its_notes_and_a_note_s_page_shows_both_prices() -> None:
+    invoiced()
+    mend("5")
+    outcome = apply()
+    (note,) = outcome.notes
+    assert outcome.rerating is not None
+    client = log_in(make_staff(is_superuser=True))
+    shown = client.get(page(Rerating, "change", outcome.rerating.pk)).content.decode()
+    assert f'href="{page(CreditNote, "change", note.pk)}"' in shown
+    shown = text_of(client.get(page(CreditNote, "change", note.pk)))
+    for said in ("as charged", "as rated again", "15.000000 per 1,000,000", "5.000000 per 1,000,000"):
+        assert said in shown
+    assert note.number in text_of(client.get(page(ReratingNote, "changelist")))
 
 
 def command(*more: str) -> dict[str, Any]:
