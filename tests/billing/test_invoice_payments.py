@@ -15,6 +15,7 @@ from billing.refunds import note_returned
 from tests.billing.test_receivables import billed, give, wrong
 from tests.documents import text_of_pdf
 from tests.invoicing import OLGA, entries, issue, now, record, set_profile, use
+from tests.paying import add_currency
 from tests.payments import RETURN_URL, assert_right, charge_of, receive, top_up
 from tests.payments_sandbox import StripeSandbox
 from tests.world import Payer
@@ -35,12 +36,12 @@ def state(invoice: Invoice) -> tuple[str, Decimal, Decimal]:
     return row.status, row.amount_due, row.paid_by_credit
 
 
-def pay_by_link(stripe: StripeSandbox, payer: Payer, invoice: Invoice) -> TopUp:
+def pay_by_link(stripe: StripeSandbox, payer: Payer, invoice: Invoice, currency: str = "USD") -> TopUp:
     """The customer pays all that is due on the page of the link."""
     row = top_ups.start_payment(
         customer_id=payer.customer.pk,
         invoice=invoice.public_id,
-        currency="USD",
+        currency=currency,
         return_url=RETURN_URL,
         asked_by="ada",
         at=now(),
@@ -169,6 +170,20 @@ class TestDisputes:
         payer, invoice, row = paid_by_link(stripe_sandbox)
         dispute(stripe_sandbox, row, amount=300)
         assert state(invoice)[1:] == (Decimal("3.00"), 0)
+        assert_right(payer)
+
+    def test_a_part_of_another_currency_is_due_in_whole_cents_and_returns_altogether(
+        self, stripe_sandbox: StripeSandbox
+    ) -> None:
+        add_currency("CNY", "7.2")
+        payer, invoice = billed()
+        row = pay_by_link(stripe_sandbox, payer, invoice, "CNY")
+        made = dispute(stripe_sandbox, row, amount=3000)
+        assert (state(invoice)[1], payer.balance) == (Decimal("4.16"), Decimal("-4.166667"))
+        assert_right(payer)
+        stripe_sandbox.win(made)
+        receive(stripe_sandbox.deliveries())
+        assert (state(invoice), payer.balance) == (("paid", 0, 0), 0)
         assert_right(payer)
 
     def test_a_credited_invoice_is_due_for_what_is_left_of_it(self, stripe_sandbox: StripeSandbox) -> None:
