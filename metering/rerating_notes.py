@@ -23,6 +23,8 @@ from metering.models import Rerating, ReratingNote
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import EXACT, ZERO, line_amount
 
+LONGEST_REASON = 470  # of a note's, which has the re-rating's number after it
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -141,7 +143,7 @@ def _document(
         booked=booked,
         source=f"rerating:{rerating.pk}",
         key=f"rerating:{rerating.pk}:{invoice.public_id}:{last}",
-        reason=f"{rerating.reason} (re-rating {rerating.pk})"[:500],
+        reason=f"{rerating.reason[:LONGEST_REASON]} (re-rating {rerating.pk})",
         actor=rerating.actor,
         at=at,
     )
