@@ -50,7 +50,7 @@ class _Use:
 class _Returns:
     """What goes back to one customer's grants by one transfer; `taken` is by (transfer that used, grant), USD.
 
-    `fresh` is what no grant had paid, but payments of invoices: it becomes paid credit.
+    `fresh` is what no grant had paid, but payments or credit notes of invoices: it becomes paid credit.
     """
 
     customer_id: int
@@ -188,14 +188,14 @@ def _choose_fresh(returns: _Returns, given: Sequence[_Returns], rest: Decimal) -
     return EXACT.subtract(rest, returns.fresh)
 
 
-# What payments of invoices have put on a customer's wallet, less what of it became credit as money back.
+# What payments and credit notes of invoices have put on a wallet, less what of it became credit as money back.
 _PAID_ON_ACCOUNT = """
 SELECT coalesce(sum(e.amount), 0) - coalesce((
     SELECT sum(g.amount) FROM billing_grant g JOIN billing_transfer a ON a.customer_id = g.customer_id
         AND a.id = g.transfer_id WHERE g.customer_id = %(customer)s AND a.kind = 'adjustment'
 ), 0)
 FROM billing_transfer t JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
-WHERE t.customer_id = %(customer)s AND t.kind = 'payment' AND e.account = 'wallet'"""
+WHERE t.customer_id = %(customer)s AND t.kind IN ('payment', 'credit_note') AND e.account = 'wallet'"""
 
 
 def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:

@@ -2,7 +2,7 @@
 
 Of customers on account only: what is taken back goes to the wallet, where it lowers what is due first, and what was
 paid becomes credit. Prepaid usage has no tax invoice to correct: its re-rating puts the money back, and stands on the
-next statement. A large one waits for a second person.
+next statement, or in a note of its own (billing.correction_notes). A large one waits for a second person.
 """
 
 from collections.abc import Mapping
@@ -252,11 +252,7 @@ def _issue(
         invoice.save(update_fields=["status", "voided_at", "voided_by", "voided_because"])
     note.transfer_id = _post(note, invoice, wallet, usage, at=at)
     receivables.end_suspension(invoice.customer_id, at=at)
-    # The series is locked from here to the commit: no number is lost, and nobody waits longer than needed.
-    note.series, note.year = SERIES, at.astimezone(ZoneInfo(invoice.timezone)).year
-    note.sequence = next_number(note.series, note.year)
-    note.number = f"{note.series}-{note.year}-{note.sequence:06d}"
-    note.save(force_insert=True)
+    save_numbered(note, invoice, at=at)
     CreditNoteLine.objects.bulk_create(
         _line(note, position, lines[line], part)
         for position, (line, part) in enumerate(
@@ -266,6 +262,14 @@ def _issue(
     row.credit_note, row.status, row.decided_at = note, Asked.ISSUED, at
     row.decided_by, row.decided_by_user_id = person.name, person.user_id
     row.save()
+
+
+def save_numbered(note: CreditNote, invoice: Invoice, *, at: datetime) -> None:
+    """Give a note its number, and save it; its series is locked from here to the commit, so that no number is lost."""
+    note.series, note.year = SERIES, at.astimezone(ZoneInfo(invoice.timezone)).year
+    note.sequence = next_number(note.series, note.year)
+    note.number = f"{note.series}-{note.year}-{note.sequence:06d}"
+    note.save(force_insert=True)
 
 
 def _post(

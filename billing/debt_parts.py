@@ -22,8 +22,10 @@ FROM (
         WHERE customer_id = %(customer)s AND unpaid > 0
         UNION ALL
         -- Who has debt has no credit left: what a transfer took below zero is what it made of debt.
-        SELECT e.customer_id, least(-e.amount, -e.balance_after), e.wallet_version FROM billing_transfer t
-        JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
+        SELECT e.customer_id, least(-e.amount, -e.balance_after) - CASE WHEN %(less_due)s THEN coalesce(r.due, 0)
+                   ELSE 0 END, e.wallet_version
+        FROM billing_transfer t JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16
+        LEFT JOIN billing_invoicereopening r ON r.customer_id = t.customer_id AND r.transfer_id = t.id
         WHERE t.customer_id = %(customer)s AND t.kind = ANY (%(kinds)s::text[]) AND e.account = 'wallet'
             AND e.amount < 0 AND e.balance_after < 0
     ) made
@@ -42,19 +44,23 @@ def of_usage(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
 
     Usage that stands as debt was posted as revenue; tax, debits by hand, refunds and disputes were not.
     """
-    return EXACT.subtract(debt, _made(wallet, debt, _ALL))
+    return EXACT.subtract(debt, _made(wallet, debt, _ALL, less_due=False))
 
 
 def by_hand(wallet: ledger.LockedWallet, debt: Decimal) -> Decimal:
-    """How much of a locked wallet's debt (USD) is due on no invoice: debits by hand, refunds and disputes."""
-    return _made(wallet, debt, _BY_HAND)
+    """How much of a locked wallet's debt (USD) is due on no invoice: debits by hand, refunds and disputes.
+
+    What of these was an invoice's payment is due on that invoice again.
+    """
+    return _made(wallet, debt, _BY_HAND, less_due=True)
 
 
-def _made(wallet: ledger.LockedWallet, debt: Decimal, kinds: Sequence[str]) -> Decimal:
+def _made(wallet: ledger.LockedWallet, debt: Decimal, kinds: Sequence[str], *, less_due: bool) -> Decimal:
     if not debt:
         return ZERO
     with server_cursor() as cursor:
-        cursor.execute(_DEBITS, {"customer": wallet.customer_id, "kinds": text_array(kinds)}, binary=True)
+        values = {"customer": wallet.customer_id, "kinds": text_array(kinds), "less_due": less_due}
+        cursor.execute(_DEBITS, values, binary=True)
         debits = cursor.fetchall()
     made = ZERO
     for unpaid, highest_balance in debits:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from billing import (
     alarms,
+    invoice_payments,
     ledger,
     money_back,
     notices,
@@ -136,6 +137,15 @@ def _take(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: date
     )
     row.taken_tax = EXACT.add(row.taken_tax, share.tax)
     row.taken, row.unpaid = EXACT.add(row.taken, amount), EXACT.add(row.unpaid, taken.unpaid)
+    invoice_payments.reopen(
+        top_up,
+        transfer_id=taken.transfer_id,
+        taken=amount,
+        own=taken.own,
+        unpaid=taken.unpaid,
+        because="dispute",
+        at=at,
+    )
     recharge_rules.money_went_back(wallet, at=at)
     _tell(row, "dispute_taken", movement.id, amount, at=at)
     return f"{amount_text(amount)} USD taken"
@@ -152,22 +162,32 @@ def _return(row: Dispute, top_up: TopUp, movement: BalanceTransaction, *, at: da
         customer_id=row.customer_id, kind=Transfer.Kind.DISPUTE, key__startswith=f"dispute:{row.stripe_id}:"
     )
     taken_by = list(numbers.values_list("pk", flat=True))
+    key, reason = transfer_key(row, movement.id), "A dispute has returned the payment"
     not_gifts = EXACT.subtract(row.taken, money_back.gifts_of(row.customer_id, taken_by))
-    paid = min(amount, max(ZERO, EXACT.subtract(not_gifts, row.returned)))
-    for part, is_gift in ((paid, False), (EXACT.subtract(amount, paid), True)):
-        if part:
-            money_back.give_back(
-                customer_id=row.customer_id,
-                amount=part,
-                taken_by=taken_by,
-                reference=top_up.public_id,
-                source=Account.DISPUTES,
-                key=transfer_key(row, movement.id, is_gift=is_gift),
-                reason="A dispute has returned the payment",
-                is_gift=is_gift,
-                tax=tax if part == paid or not paid else ZERO,
-                at=at,
-            )
+    paid = invoice_payments.pay_again(
+        top_up,
+        wallet=ledger.lock_wallets([row.customer_id])[row.customer_id],
+        amount=amount,
+        source=Account.DISPUTES,
+        key=key,
+        reason=reason,
+        at=at,
+    )
+    rest = EXACT.subtract(amount, paid)
+    credit = min(rest, max(ZERO, EXACT.subtract(EXACT.subtract(not_gifts, row.returned), paid)))
+    for part, is_gift in ((credit, False), (EXACT.subtract(rest, credit), True)):
+        money_back.give_back(
+            customer_id=row.customer_id,
+            amount=part,
+            taken_by=taken_by,
+            reference=top_up.public_id,
+            source=Account.DISPUTES,
+            key=transfer_key(row, movement.id, is_gift=is_gift),
+            reason=reason,
+            is_gift=is_gift,
+            tax=ZERO if is_gift == bool(credit) else tax,
+            at=at,
+        )
     row.returned_tax = EXACT.add(row.returned_tax, tax)
     row.returned = EXACT.add(row.returned, amount)
     _tell(row, "dispute_returned", movement.id, amount, at=at)

@@ -2,6 +2,11 @@
 
 from billing.checks import HERE
 
+# What credit notes have documented of the periods that a document covers: it has that the other way round.
+DOCUMENTED = """(SELECT coalesce(sum(n.documented), 0) FROM billing_creditnote n
+    WHERE n.customer_id = {invoice}.customer_id AND n.booked_period > {invoice}.previous
+        AND n.booked_period <= {invoice}.period)"""
+
 # A document covers what is billed after its customer's document before it; the day's margin is for runs at once.
 _USAGE = f"""
 WITH documents AS MATERIALIZED (
@@ -18,11 +23,12 @@ WITH documents AS MATERIALIZED (
     JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id BETWEEN t.id * 16 AND t.id * 16 + 15
         AND e.account = 'wallet'
     GROUP BY d.id
+), charged AS (
+    SELECT d.*, coalesce(u.charged, 0) + {DOCUMENTED.format(invoice="d")} AS charged
+    FROM fresh d LEFT JOIN used u ON u.id = d.id
 )
-SELECT d.customer_id, 'usage transfers of invoice ' || d.number, NULL::bigint, true, coalesce(u.charged, 0),
-       d.exact_total
-FROM fresh d LEFT JOIN used u ON u.id = d.id
-WHERE coalesce(u.charged, 0) <> d.exact_total ORDER BY d.customer_id, d.id"""
+SELECT d.customer_id, 'usage transfers of invoice ' || d.number, NULL::bigint, true, d.charged, d.exact_total
+FROM charged d WHERE d.charged <> d.exact_total ORDER BY d.customer_id, d.id"""
 
 # Documents of before these figures were kept have no next_version.
 _BALANCES = f"""

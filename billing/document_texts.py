@@ -40,6 +40,9 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "priced_per": ("priced per {per}", "precio por {per}", "按每 {per} 计价"),
     "in_part": ("a part of the line", "parte de la línea", "部分金额"),
     "taken_back": ("taken back", "anulado", "冲回"),
+    "documented": ("Documented by credit note", "Documentado en la nota de crédito", "已由贷记单列明"),
+    "note.as charged": ("as charged", "según lo facturado", "原计费"),
+    "note.rated again": ("rated again", "recalculado", "重新计费"),
     "used_in": ("Usage of {month}", "Consumo de {month}", "{month}用量"),
     "used_earlier": (
         "Usage of {month}, on no earlier document",
@@ -168,6 +171,13 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         "Exchange rate: units of {currency} for 1 USD",
         "Tipo de cambio: unidades de {currency} por 1 USD",
         "汇率：1 USD 兑 {currency}",
+    ),
+    "payment": ("Payment", "Pago", "付款单"),
+    "payment_of": ("Payment of invoice {number}", "Pago de la factura {number}", "支付发票 {number}"),
+    "proof_of_payment": (
+        "This is a proof of payment and not a tax invoice: that is {number}.",
+        "Este documento acredita el pago y no es una factura: la factura es {number}.",
+        "本收据仅为付款凭证，不是税务发票；税务发票为 {number}。",
     ),
     "paid_back_later": (
         "What is paid back later is not part of this receipt; it stands on the account's statement.",

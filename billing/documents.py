@@ -16,6 +16,9 @@ from relayadmin.money import EXACT, total
 
 _ON_ACCOUNT = BillingProfile.Terms.ON_ACCOUNT
 _MILLION = 1_000_000
+CREDIT_NOTES = "CN"
+# As notes of lines, which the table of texts says in each language.
+AS_CHARGED, RATED_AGAIN = "as charged", "rated again"
 # As the API writes amounts and unit prices.
 _AMOUNT_DECIMALS = 6
 _PRICE_DECIMALS = 2
@@ -209,16 +212,21 @@ def _credited(line: CreditNoteLine) -> _Shown:
     of = line.invoice_line
     return _Shown(
         usage_period=of.usage_period if of else None,
-        model=of.model if of else "",
-        meter=of.meter if of else "",
+        model=line.model or (of.model if of else ""),
+        meter=line.meter or (of.meter if of else ""),
         description=line.description,
-        note=of.note if of else "",
+        note=_rated(line) if line.meter else of.note if of else "",
         quantity=line.quantity,
         unit_price=line.unit_price,
         per=line.per or _MILLION,
-        multiplier=of.multiplier if of and line.quantity is not None else None,
+        multiplier=of.multiplier if of and line.quantity is not None and not line.meter else None,
         amount=line.amount,
     )
+
+
+def _rated(line: CreditNoteLine) -> str:
+    """Which of the two lines of usage that was rated again it is."""
+    return AS_CHARGED if line.amount > 0 else RATED_AGAIN
 
 
 def _table(lines: Sequence[_Shown], say: Words, currency: str, *, period: date) -> Lines:
@@ -241,7 +249,7 @@ def _table(lines: Sequence[_Shown], say: Words, currency: str, *, period: date) 
         price_width, multiplier_width, amount_width = widths
         price, multiple = line.unit_price, line.multiplier
         return Row(
-            text=say.text_or(f"meter.{line.meter}", line.description),
+            text=say.text_or("documented" if _is_documented(line) else f"meter.{line.meter}", line.description),
             note=_remark(line, say),
             cells=[
                 "" if line.quantity is None else say.number(line.quantity),
@@ -270,14 +278,21 @@ def _month_heading(month: date | None, period: date, say: Words) -> str:
     return say.text("used_in" if month >= period else "used_earlier", month=say.month(month))
 
 
+def _is_documented(line: _Shown) -> bool:
+    """Whether it is what a credit note, which its note names, has documented of the lines above it."""
+    return not line.meter and line.note.startswith(f"{CREDIT_NOTES}-")
+
+
 def _remark(line: _Shown, say: Words) -> str:
     """Why its price is another one than usual, what it is a price of, and whether it takes usage back."""
+    if _is_documented(line):
+        return line.note
     parts = [say.text_or(f"note.{part}", part) for part in line.note.split(", ") if part]
     if line.per != _MILLION:
         parts.append(say.text("priced_per", per=say.number(line.per)))
     if line.quantity is None:
         parts.append(say.text("in_part"))
-    elif line.quantity < 0:
+    elif line.quantity < 0 and line.note != RATED_AGAIN:
         parts.append(say.text("taken_back"))
     return ", ".join(parts)
 

@@ -20,18 +20,21 @@ FROM billing_invoice i CROSS JOIN LATERAL (VALUES
 ) d (what, expected, found)
 WHERE i.customer_id {HERE} AND i.status <> 'draft' AND d.expected <> d.found ORDER BY i.customer_id, i.id"""
 
-# What is due, paid by credit and paid is at most the total; written-off debt and credit notes are what is missing.
+# What is due, paid by credit and paid is at most the total; written-off debt and credit notes are what is missing. What
+# went back of a payment does not pay any more, until it returns.
 _DUE = f"""
-SELECT i.customer_id, 'due, at most, of ' || i.number, NULL::bigint, true, i.total - i.paid_by_credit - p.amount,
-       i.amount_due
+SELECT i.customer_id, 'due, at most, of ' || i.number, NULL::bigint, true,
+       i.total - i.paid_by_credit - p.amount + r.amount, i.amount_due
 FROM billing_invoice i CROSS JOIN LATERAL (
     SELECT coalesce(sum(e.amount), 0) AS amount FROM billing_topup u
     JOIN billing_transfer t ON t.customer_id = u.customer_id AND t.kind = 'payment' AND t.key = u.public_id
     JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16 AND e.account = 'wallet'
     WHERE u.invoice_id = i.id AND u.status = 'paid'
-) p
+) p CROSS JOIN LATERAL (
+    SELECT coalesce(sum(o.amount - o.returned), 0) AS amount FROM billing_invoicereopening o WHERE o.invoice_id = i.id
+) r
 WHERE i.customer_id {HERE} AND i.terms = 'on_account' AND i.status IN ('issued', 'overdue')
-    AND i.amount_due > i.total - i.paid_by_credit - p.amount
+    AND i.amount_due > i.total - i.paid_by_credit - p.amount + r.amount
 ORDER BY i.customer_id, i.id"""
 
 _TAKEN_BACK = """(SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t JOIN billing_entry e
@@ -44,8 +47,11 @@ SELECT n.customer_id, d.what || n.number, NULL::bigint, true, d.expected, d.foun
 FROM billing_creditnote n JOIN billing_invoice i ON i.id = n.invoice_id CROSS JOIN LATERAL (
     SELECT sum(o.total) AS total FROM billing_creditnote o WHERE o.invoice_id = n.invoice_id
 ) o CROSS JOIN LATERAL (VALUES
-    ('put back by ', n.total, {_TAKEN_BACK.format(account="wallet")}),
+    ('put back by ', CASE i.terms WHEN 'on_account' THEN n.total - n.documented ELSE 0 END,
+     {_TAKEN_BACK.format(account="wallet")}),
     ('tax put back by ', -n.tax, {_TAKEN_BACK.format(account="tax")}),
+    ('documented, the lines of ', CASE WHEN n.booked_period IS NULL THEN 0 ELSE
+     (SELECT coalesce(sum(l.amount), 0) FROM billing_creditnoteline l WHERE l.credit_note_id = n.id) END, n.documented),
     ('lines, to the cent, of ', n.subtotal, CASE i.status WHEN 'void' THEN n.subtotal ELSE
      (SELECT round(coalesce(sum(l.amount), 0), 2) FROM billing_creditnoteline l WHERE l.credit_note_id = n.id) END),
     ('taken back of ' || i.number || ', at most, with ', greatest(i.total, least(o.total, 0)),
@@ -53,7 +59,8 @@ FROM billing_creditnote n JOIN billing_invoice i ON i.id = n.invoice_id CROSS JO
 ) d (what, expected, found)
 WHERE n.customer_id {HERE} AND d.expected <> d.found ORDER BY n.customer_id, n.id"""
 
-# No more is due than owed, but for usage that was taken back since the last closing: it stands on the next invoice.
+# No more is due than owed, but for usage that was taken back since the last closing: it is for the next invoice. What
+# credit notes have documented of it has lowered what is due.
 _RECEIVABLES = f"""
 SELECT w.customer_id, 'due on invoices, at most', NULL::bigint, true, o.debt, i.due
 FROM billing_wallet w JOIN (
@@ -65,6 +72,9 @@ FROM billing_wallet w JOIN (
         JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16 AND e.account = 'wallet'
         WHERE t.customer_id = w.customer_id AND t.kind = 'adjustment' AND e.amount > 0
             AND t.period > coalesce(w.closed_through, '-infinity')
+    ), 0) - coalesce((
+        SELECT sum(n.documented) FROM billing_creditnote n
+        WHERE n.customer_id = w.customer_id AND n.booked_period > coalesce(w.closed_through, '-infinity')
     ), 0) AS debt
 ) o
 WHERE w.customer_id {HERE} AND i.due > o.debt ORDER BY w.customer_id"""

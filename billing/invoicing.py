@@ -62,6 +62,7 @@ def issue(
 ) -> Invoice:
     """Close a period of a locked wallet and issue its document, numbered in the same transaction.
 
+    Its lines add up to what was charged, and what credit notes document of that (billing.correction_notes).
     Prepaid: the usage was paid as it happened, so nothing is due or posted, and the rounding is shown, not charged. On
     account: tax and rounding are posted, and what no credit has paid is due. Raises AlreadyClosed.
     """
@@ -75,6 +76,11 @@ def issue(
     invoice.exact_total, invoice.savings = total([line.amount for line in lines]), savings
     invoice.subtotal = to_cents(invoice.exact_total)
     is_on_account = profile.terms == BillingProfile.Terms.ON_ACCOUNT
+    # What credit notes document of it was put back beside this document: it was no less usage, but another movement.
+    documented = EXACT.subtract(invoice.exact_total, moved.charged)
+    invoice.other_movements = EXACT.add(invoice.other_movements, documented)
+    if is_on_account:
+        invoice.charged_as_debt = EXACT.add(invoice.charged_as_debt, documented)
     last_day = next_month(period) - timedelta(days=1)
     taxes = taxes_of(profile, subtotal=invoice.subtotal, on=last_day) if is_on_account else ()
     invoice.tax = to_cents(total([tax.amount for tax in taxes]))

@@ -116,9 +116,10 @@ def left_of(customer_id: int, references: Collection[str], *, at: datetime) -> d
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The transfer's number, and which part (USD) no credit was left for."""
+    """The transfer's number, and which parts (USD) were taken of `first`, and which no credit was left for."""
 
     transfer_id: int
+    own: Decimal
     unpaid: Decimal
 
 
@@ -164,7 +165,7 @@ def take(
     )
     (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)
     burning.burn(wallet, parts, transfer_id=transfer_id)
-    return Taken(transfer_id, rest)
+    return Taken(transfer_id, total([ZERO, *(part.amount for part in parts if part.grant_id in own)]), rest)
 
 
 def give_back(
@@ -183,9 +184,12 @@ def give_back(
 ) -> None:
     """Put money that was taken by these transfers back as paid credit, once per key; it fills debt first; its tax too.
 
-    A gift comes back as promotional credit. It expires with the last of such grants that it was taken of, or a month
-    from now if that has passed.
+    A gift comes back as promotional credit. Nothing does, where an invoice has had all of it.
+
+    It expires with the last of such grants that it was taken of, or a month from now if that has passed.
     """
+    if not amount:
+        return
     uses = GrantUse.objects.filter(customer_id=customer_id, transfer_id__in=taken_by).values("grant_id")
     grants = Grant.objects.filter(customer_id=customer_id, pk__in=uses)
     such = grants.exclude(kind=Grant.Kind.PAID) if is_gift else grants.filter(kind=Grant.Kind.PAID)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BALANCE_LOW = "balance_low"
+INVOICE_DUE_AGAIN = "invoice_due_again"
 INVOICE_ISSUED = "invoice_issued"
 INVOICE_OVERDUE = "invoice_overdue"
 KEY_CREATED = "key_created"
@@ -58,8 +59,21 @@ KINDS: dict[str, Kind] = {
             },
         ),
         Kind(
+            INVOICE_DUE_AGAIN,
+            "Money of an invoice's payment went back, so the invoice is due again.",
+            {
+                "invoice": "inv_0k9d3f6h1m2n4p5q",
+                "number": "INV-2026-000042",
+                "top_up": _TOP_UP,
+                "amount": "121.00",
+                "amount_due": "121.00",
+                "due_on": "2026-11-15",
+                "because": "dispute",
+            },
+        ),
+        Kind(
             PAYMENT_RECEIVED,
-            "A payment came in and was credited.",
+            "A payment came in, and was credited or has paid an invoice.",
             {
                 "top_up": _TOP_UP,
                 "amount": "50.000000",
@@ -67,6 +81,8 @@ KINDS: dict[str, Kind] = {
                 "paid": "46.300000",
                 "method": _CARD,
                 "origin": "checkout",
+                "invoice": "",
+                "number": "",
             },
         ),
         Kind(
@@ -163,12 +179,12 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "dispute_taken",
-            "A payment is disputed; its credit was taken back.",
+            "A payment is disputed, and was taken back.",
             {"top_up": _TOP_UP, "amount": "50.000000", "reason": "fraudulent"},
         ),
         Kind(
             "dispute_returned",
-            "A dispute has returned a payment; its credit is back.",
+            "A dispute has returned a payment; it counts again.",
             {"top_up": _TOP_UP, "amount": "50.000000", "reason": "fraudulent"},
         ),
         Kind(

@@ -30,12 +30,12 @@ ORDER BY t.customer_id, t.id"""
 # What of an account one transfer has moved, found by its key.
 _MOVED = """(SELECT coalesce(sum(e.amount), 0) FROM billing_transfer t JOIN billing_entry e
     ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16
-    WHERE t.customer_id = r.customer_id AND t.kind = '{kind}' AND t.key = {key} AND e.account {account})"""
+    WHERE t.customer_id = r.customer_id AND t.kind IN ({kinds}) AND t.key = {key} AND e.account {account})"""
 _PAID_OUT = _MOVED.format(
-    kind="refund", key="'refund:' || r.public_id || ':paid'", account="IN ('cash:stripe', 'cash:manual')"
+    kinds="'refund'", key="'refund:' || r.public_id || ':paid'", account="IN ('cash:stripe', 'cash:manual')"
 )
-_GIVEN_BACK = _MOVED.format(kind="grant", key="'refund:' || r.public_id", account="= 'wallet'")
-_TAKEN = _MOVED.format(kind="refund", key="'refund:' || r.public_id", account="= 'refunds_pending'")
+_GIVEN_BACK = _MOVED.format(kinds="'grant', 'payment'", key="'refund:' || r.public_id", account="= 'wallet'")
+_TAKEN = _MOVED.format(kinds="'refund'", key="'refund:' || r.public_id", account="= 'refunds_pending'")
 _TAKEN_BY_CLOSING = """(SELECT coalesce(sum(u.amount), 0) FROM billing_grantuse u
     JOIN billing_grant g ON g.customer_id = u.customer_id AND g.id = u.grant_id
     WHERE u.customer_id = r.customer_id AND u.transfer_id = r.transfer_id AND g.kind = 'paid' AND (
@@ -71,10 +71,10 @@ _DISPUTES = f"""
 SELECT r.customer_id, d.what || r.stripe_id, NULL::bigint, true, d.expected, d.found
 FROM billing_dispute r LEFT JOIN LATERAL (
     SELECT sum(e.amount) FILTER (WHERE t.kind = 'dispute' AND e.account = 'disputes') AS taken,
-           sum(-e.amount) FILTER (WHERE t.kind = 'grant' AND e.account = 'disputes') AS returned
+           sum(-e.amount) FILTER (WHERE t.kind IN ('grant', 'payment') AND e.account = 'disputes') AS returned
     FROM billing_transfer t JOIN billing_entry e
         ON e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16
-    WHERE {_OF_DISPUTE} AND t.kind IN ('dispute', 'grant')
+    WHERE {_OF_DISPUTE} AND t.kind IN ('dispute', 'grant', 'payment')
 ) m ON true LEFT JOIN LATERAL (
     SELECT sum(u.amount) AS used FROM billing_transfer t
     JOIN billing_grantuse u ON u.customer_id = t.customer_id AND u.transfer_id = t.id

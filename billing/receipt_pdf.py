@@ -14,8 +14,6 @@ _USD = "USD"
 def render(figures: Figures) -> bytes:
     """The PDF; the same bytes for the same figures."""
     say, zone = words(figures.language), ZoneInfo(figures.timezone)
-    credited = _money(figures.credited, _USD, say)
-    row = Row(say.text("credit_in_advance"), [credited], note=say.text("credit_added", amount=credited))
     return typeset(
         Document(
             title=say.text("invoice" if figures.tax_name else "receipt"),
@@ -34,13 +32,29 @@ def render(figures: Figures) -> bytes:
                 Pair(say.text("issued_on"), say.day(figures.issued_at, zone)),
                 Pair(say.text("paid_with"), figures.paid_with),
                 *([Pair(say.text("reference"), figures.reference)] if figures.reference else []),
-                Pair(say.text("top_up"), figures.top_up),
+                Pair(say.text("payment" if figures.invoice_number else "top_up"), figures.top_up),
             ],
-            lines=Lines([say.text("for"), say.text("amount")], [Section("", [Group("", [row])])]),
+            lines=Lines([say.text("for"), say.text("amount")], [Section("", [Group("", _rows(figures, say))])]),
             totals=_totals(figures, say),
-            notes=[*([figures.tax_note] if figures.tax_note else []), say.text("paid_back_later")],
+            notes=[
+                *([figures.tax_note] if figures.tax_note else []),
+                *([say.text("proof_of_payment", number=figures.invoice_number)] if figures.invoice_number else []),
+                say.text("paid_back_later"),
+            ],
         )
     )
+
+
+def _rows(figures: Figures, say: Words) -> list[Row]:
+    """What it was paid for: an invoice, and credit."""
+    rows = []
+    if figures.invoice_number:
+        paid = _money(figures.invoice_paid, _USD, say)
+        rows.append(Row(say.text("payment_of", number=figures.invoice_number), [paid]))
+    if not figures.invoice_number or Decimal(figures.credited):
+        credited = _money(figures.credited, _USD, say)
+        rows.append(Row(say.text("credit_in_advance"), [credited], note=say.text("credit_added", amount=credited)))
+    return rows
 
 
 def _totals(figures: Figures, say: Words) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""Receipts: one for each paid top-up, frozen, with numbers that have no gaps.
+"""Receipts: one for each paid top-up and each payment of an invoice, frozen, with numbers that have no gaps.
 
 They are made after the money is credited, by a job or by whoever asks first: the series' lock is held while a number is
 given out, and crediting must not queue for it.
@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from billing.billing_profiles import profile_of
 from billing.countries import names
+from billing.invoice_payments import paid_of_invoice
 from billing.models import Customer, OperatorSettings, Receipt, TopUp
 from relayadmin.db import in_transaction, server_cursor
 from relayadmin.money import EXACT, currency_decimals
@@ -51,7 +52,8 @@ class Party:
 class Figures:
     """What stands on a receipt, as text: the same in the PDF and in the API.
 
-    Where tax was charged, or reversed, it is the invoice: `tax` is of `tax_rate` on `credited`, `paid_usd` is both.
+    Where tax was charged, or reversed, it is the invoice: `tax` is of `tax_rate` on `credited`, `paid_usd` is both. Of
+    a payment of an invoice, `invoice_paid` has paid the invoice of that number, and `credited` is what became credit.
     `paid` is in `currency`, `credited` in USD, `rate` in units of the currency for 1 USD. Days are the operator's.
     """
 
@@ -70,6 +72,8 @@ class Figures:
     currency: str
     paid: str
     credited: str
+    invoice_number: str
+    invoice_paid: str
     title: str
     tax_name: str
     tax_rate: str
@@ -95,8 +99,6 @@ def issue_missing(*, at: datetime, since: datetime | None = None) -> int:
 
 def of(top_up: TopUp, *, at: datetime) -> Receipt:
     """The receipt of a paid top-up, made now if the job has not been there yet. Raises NotPaid."""
-    if top_up.invoice_id is not None:
-        raise NotPaid(f"{top_up.public_id} has paid an invoice, which is the document of it")
     if top_up.status != TopUp.Status.PAID:
         raise NotPaid(f"{top_up.public_id} is {top_up.status}; there is a receipt once it is paid")
     found = Receipt.objects.select_related("customer", "top_up").filter(top_up_id=top_up.pk).first()
@@ -107,10 +109,10 @@ def of(top_up: TopUp, *, at: datetime) -> Receipt:
 
 
 def _without(since: datetime | None) -> QuerySet[TopUp]:
-    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__isnull=False, receipt=None, invoice=None)
+    paid = TopUp.objects.filter(status=TopUp.Status.PAID, paid_at__isnull=False, receipt=None)
     if since is not None:
         paid = paid.filter(paid_at__gte=since)
-    return paid.select_related("customer").order_by("paid_at", "pk")
+    return paid.select_related("customer", "invoice").order_by("paid_at", "pk")
 
 
 def _issue(wanted: QuerySet[TopUp], at: datetime) -> list[Receipt]:
@@ -168,6 +170,8 @@ def _receipt(top_up: TopUp, supplier: OperatorSettings, series: str, year: int, 
         paper=profile.paper,
         rate=top_up.rate,
         is_sandbox=top_up.is_sandbox,
+        invoice_number="" if top_up.invoice is None else top_up.invoice.number,
+        invoice_part=paid_of_invoice(top_up),
     )
 
 
@@ -221,7 +225,9 @@ def figures(receipt: Receipt) -> Figures:
         reference=receipt.reference,
         currency=receipt.currency,
         paid=_text(receipt.pay_amount, receipt.currency),
-        credited=_text(receipt.amount, "USD"),
+        credited=_text(EXACT.subtract(receipt.amount, receipt.invoice_part), "USD"),
+        invoice_number=receipt.invoice_number,
+        invoice_paid=_text(receipt.invoice_part, "USD"),
         title="Invoice" if receipt.tax_name else "Receipt",
         tax_name=receipt.tax_name,
         tax_rate=f"{receipt.tax_rate.scaleb(2).normalize():f} %" if receipt.tax_name else "",

@@ -51,6 +51,7 @@ def post_invoice(invoice: Invoice, wallet: ledger.LockedWallet, *, at: datetime)
         document=invoice.public_id,
         at=at,
     )
+    _lower_others(wallet, at=at)
     due = min(invoice.total, _unpaid(wallet, invoice.period)).quantize(CENT, context=_DOWN)
     invoice.amount_due = max(due, CENT * 0)
     invoice.paid_by_credit = EXACT.subtract(invoice.total, invoice.amount_due)
@@ -60,6 +61,14 @@ def post_invoice(invoice: Invoice, wallet: ledger.LockedWallet, *, at: datetime)
         invoice.due_on = local + timedelta(days=profile_of(invoice.customer).payment_days)
     else:
         invoice.status, invoice.paid_at, invoice.due_on = Status.PAID, at, None
+
+
+def _lower_others(wallet: ledger.LockedWallet, *, at: datetime) -> None:
+    """Of invoices before this one no more is due than owed: what this one takes back has paid it."""
+    debt = credits.debts([wallet])[wallet.customer_id]
+    too_much = EXACT.subtract(open_invoices.due_of(wallet.customer_id), debt)
+    if too_much > 0:
+        open_invoices.lower(wallet, too_much, at=at, by_credit=True)
 
 
 def move(

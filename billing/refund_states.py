@@ -7,11 +7,11 @@ get their rows here. Applying judges by the rows and what was read alone, so it 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from billing import ledger, money_back, notices, recharge_rules, stripe_gateway, top_ups
+from billing import invoice_payments, ledger, money_back, notices, recharge_rules, stripe_gateway, top_ups
 from billing.models import Account, Grant, Refund, TopUp, Transfer
 from billing.stripe_objects import Refund as Sent
 from relayadmin.db import in_transaction, outside_transaction
-from relayadmin.money import amount_text
+from relayadmin.money import EXACT, ZERO, amount_text
 
 Status = Refund.Status
 NOT_OURS = "ignored: no top-up of ours was paid with it"
@@ -147,7 +147,8 @@ def succeed(row: Refund, cash: Account, *, at: datetime) -> str:
     row.save(update_fields=["status", "ended_at", "look_at", "failure", "ended_by", "reference"])
     if row.top_up is not None:
         money_back.take_bonus_back(row.top_up, at=at)
-    _tell(row, "refund_paid", at=at)
+    if row.origin != Refund.Origin.RETURNED:
+        _tell(row, "refund_paid", at=at)
     return f"{row.public_id} succeeded"
 
 
@@ -155,14 +156,27 @@ def fail(row: Refund, why: str, *, at: datetime) -> str:
     """Give back what was taken; after a success, the money came back to where it had gone out."""
     source = Account.REFUNDS_PENDING if row.status == Status.PENDING else Account.CASH_STRIPE
     reference = row.top_up.public_id if row.top_up is not None else _reference_of(row)
+    key, reason = f"refund:{row.public_id}", "The refund did not go through"
+    paid = ZERO
+    if row.top_up is not None:
+        paid = invoice_payments.pay_again(
+            row.top_up,
+            wallet=ledger.lock_wallets([row.customer_id])[row.customer_id],
+            amount=row.amount,
+            source=source,
+            key=key,
+            reason=reason,
+            actor=row.ended_by,
+            at=at,
+        )
     money_back.give_back(
         customer_id=row.customer_id,
-        amount=row.amount,
+        amount=EXACT.subtract(row.amount, paid),
         taken_by=[row.transfer_id],
         reference=reference,
         source=source,
-        key=f"refund:{row.public_id}",
-        reason="The refund did not go through",
+        key=key,
+        reason=reason,
         tax=row.tax,
         actor=row.ended_by,
         at=at,
@@ -189,8 +203,11 @@ def _tell(row: Refund, kind: str, *, at: datetime) -> None:
     )
 
 
-def take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
-    """Take what a new row says off a locked wallet, of its top-up's own grants first, and save it."""
+def take_row(wallet: ledger.LockedWallet, row: Refund, *, because: str = "refund", at: datetime) -> None:
+    """Take what a new row says off a locked wallet, of its top-up's own grants first, and save it.
+
+    `because` is what the customer is told of an invoice that is due again.
+    """
     assert row.top_up is not None
     taken = money_back.take(
         wallet,
@@ -207,6 +224,15 @@ def take_row(wallet: ledger.LockedWallet, row: Refund, *, at: datetime) -> None:
     )
     row.transfer_id, row.unpaid = taken.transfer_id, taken.unpaid
     row.save(force_insert=True)
+    invoice_payments.reopen(
+        row.top_up,
+        transfer_id=taken.transfer_id,
+        taken=row.amount,
+        own=taken.own,
+        unpaid=taken.unpaid,
+        because=because,
+        at=at,
+    )
     recharge_rules.money_went_back(wallet, at=at)
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing import ledger, money_back
+from billing.manual import needs_second_person
 from billing.models import Account, OperatorSettings, Refund, TopUp
 from billing.refund_sending import SOURCE, ask_soon, sweep, sync, watch
 from billing.refund_states import (
@@ -213,6 +214,48 @@ def pay_out(*, refund_id: int, reference: str, person: str, at: datetime) -> Ref
         if limit is not None and row.amount > limit and row.actor == person:
             raise SamePerson(f"above {amount_text(limit)} USD a second person pays it out")
         row.reference, row.ended_by = reference, person
+        succeed(row, Account.CASH_MANUAL, at=at)
+        return row
+
+    return in_transaction(work)
+
+
+def note_returned(*, top_up_id: int, reason: str, reference: str, person: str, at: datetime) -> Refund:
+    """Note that a bank has taken an invoice's payment back, or cash proved bad: it leaves the wallet, and is due again.
+
+    All that has not gone back before. Above the operator's limit it is another person than who recorded the payment.
+    Twice is refused. Raises InvalidRefund, NotByHand, SamePerson.
+    """
+    for name, text, longest in (("reason", reason, 500), ("reference", reference, 255)):
+        if not text.strip() or len(text) > longest or "\x00" in text:
+            raise InvalidRefund(name, f"a {name} of 1 to {longest} characters is needed")
+
+    def work() -> Refund:
+        wallet = ledger.lock_wallets([TopUp.objects.get(pk=top_up_id).customer_id])
+        top_up = TopUp.objects.get(pk=top_up_id)
+        if top_up.origin not in BY_HAND or top_up.invoice_id is None or top_up.status != TopUp.Status.PAID:
+            raise NotByHand("it is no payment of an invoice that was recorded by hand")
+        gone = money_back.gone_of(top_up)
+        amount = EXACT.subtract(top_up.credited, gone.amount)
+        if amount <= 0:
+            raise InvalidRefund("reason", "all of it has gone back before")
+        if needs_second_person(amount) and top_up.asked_by == person:
+            raise SamePerson("a second person notes that a large payment went back")
+        row = Refund(
+            customer_id=top_up.customer_id,
+            top_up=top_up,
+            origin=Refund.Origin.RETURNED,
+            amount=amount,
+            currency=top_up.currency,
+            pay_amount=EXACT.subtract(top_up.pay_amount, gone.pay),
+            key=f"returned:{top_up.public_id}",
+            reason=reason.strip(),
+            actor=person,
+            reference=reference.strip(),
+            ended_by=person,
+            created_at=at,
+        )
+        take_row(wallet[top_up.customer_id], row, because="returned", at=at)
         succeed(row, Account.CASH_MANUAL, at=at)
         return row
 

@@ -228,7 +228,14 @@ def _paid(row: TopUp, grant_id: int | None, *, at: datetime) -> None:
     if row.origin not in BY_HAND:
         row.look_at = _next_look(row, at)
     row.save()
-    told = {"paid": amount_text(row.pay_amount), "method": row.method_detail or row.method, "origin": str(row.origin)}
+    invoice = row.invoice
+    told = {
+        "paid": amount_text(row.pay_amount),
+        "method": row.method_detail or row.method,
+        "origin": str(row.origin),
+        "invoice": "" if invoice is None else invoice.public_id,
+        "number": "" if invoice is None else invoice.number,
+    }
     _tell(row, PAYMENT_RECEIVED, told, at=at)
 
 

@@ -55,6 +55,8 @@ class Figures(msgspec.Struct, frozen=True, gc=False):
 class Charged:
     """An event as it counts now: `figures` is None if it was taken back, `step` counts its adjustments.
 
+    `period` is the billing period of the event itself.
+
     `charged_by`: the transfers that have charged it, the newest first.
     """
 
@@ -68,6 +70,7 @@ class Charged:
     is_estimated: bool
     account_id: int | None
     usage_json: str
+    period: date
     step: int
     charged_by: tuple[int, ...]
     figures: Figures | None
@@ -86,12 +89,12 @@ class Change:
 
 _EVENT = (
     *("customer_id", "number", "event_id", "api_key_id", "occurred_at", "format", "status", "is_estimated"),
-    *("account_id", "usage_json"),
+    *("account_id", "usage_json", "period"),
 )
 _FIGURES = ("model_id", "channel_id", "price_set_id", "quantities", "parts", "charge", "cost")
 CHARGED = f"""
 SELECT e.customer_id, e.id, e.event_id, e.api_key_id, e.occurred_at, e.format, e.status, e.estimated,
-       e.upstream_account_id, e.usage::text, coalesce(a.step, 0), e.transfer_id, (
+       e.upstream_account_id, e.usage::text, e.period, coalesce(a.step, 0), e.transfer_id, (
            SELECT array_agg(DISTINCT x.transfer_id ORDER BY x.transfer_id DESC) FROM metering_usageadjustment x
            WHERE x.customer_id = e.customer_id AND x.event_number = e.id AND x.transfer_id IS NOT NULL
        ), {", ".join(f"CASE WHEN a.step IS NULL THEN e.{name} ELSE a.new_{name} END" for name in _FIGURES)}
@@ -110,7 +113,7 @@ _decode_calls = msgspec.json.Decoder(tuple[Call, ...]).decode
 
 def read_charged(row: tuple[Any, ...]) -> Charged:
     """An event from a row of `CHARGED`."""
-    step, transfer_id, adjusted_by, model_id, channel_id, price_set_id, quantities, parts, charge, cost = row[10:]
+    step, transfer_id, adjusted_by, model_id, channel_id, price_set_id, quantities, parts, charge, cost = row[11:]
     figures = None
     if price_set_id is not None:
         calls = () if parts is None else _decode_calls(parts)

@@ -23,7 +23,7 @@ _MAX_KNOWN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
+class Terms:
     """What one price set says on lines, by meter: (unit price in USD, per), the note, and the multiple of input's."""
 
     prices: Mapping[str, tuple[Decimal, int]]
@@ -32,7 +32,7 @@ class _Terms:
 
 
 # Price sets never change, so a process reads each once.
-_known: dict[int, _Terms] = {}
+_known: dict[int, Terms] = {}
 
 
 class PriceMissing(Exception):
@@ -54,7 +54,7 @@ def read(customer_id: int, *, after: date | None, through: date, zone: ZoneInfo)
     The document's own month first, then usage of earlier months, each under its own. Raises PriceMissing.
     """
     rows = _sums(customer_id, after=after, through=through, zone=zone)
-    terms = _terms_of({row["price_set_id"] for row in rows})
+    terms = terms_of({row["price_set_id"] for row in rows})
     sums: dict[tuple[date, str, str, str, Decimal, int, Decimal | None], Decimal] = defaultdict(lambda: ZERO)
     savings = ZERO
     for row in rows:
@@ -74,7 +74,7 @@ def read(customer_id: int, *, after: date | None, through: date, zone: ZoneInfo)
     lines = []
     for key in ordered:
         month, model, meter, note, price, per, multiplier = key
-        text = _describe(model, meter, note, month, through) + ", taken back" * (sums[key] < 0)
+        text = describe(model, meter, note, month, through) + ", taken back" * (sums[key] < 0)
         lines.append(Line(month, text, model, meter, sums[key], price, per, multiplier, note))
     return Usage(lines, total([row["charge"] for row in rows]), savings)
 
@@ -83,12 +83,14 @@ def _months(month: date) -> int:
     return month.year * 12 + month.month
 
 
-def _describe(model: str, meter: str, note: str, month: date, period: date) -> str:
+def describe(model: str, meter: str, note: str, month: date, period: date) -> str:
+    """What a line of a period's document says of a meter's usage in a month."""
     label = f"{model}: {BY_NAME[meter].label.lower()}{', ' * bool(note)}{note}"
     return label if month == period else f"{label}, used in {month:%B %Y}"
 
 
-def _terms_of(numbers: set[int]) -> dict[int, _Terms]:
+def terms_of(numbers: set[int]) -> dict[int, Terms]:
+    """What price sets say on lines, by number."""
     missing = numbers - _known.keys()
     if len(_known) + len(missing) > _MAX_KNOWN:
         _known.clear()
@@ -98,9 +100,9 @@ def _terms_of(numbers: set[int]) -> dict[int, _Terms]:
     return {number: _known[number] for number in numbers}
 
 
-def _read_terms(content: Mapping[str, Any]) -> _Terms:
+def _read_terms(content: Mapping[str, Any]) -> Terms:
     prices = {meter: (Decimal(price["charge"]), price["per"]) for meter, price in content["meters"].items()}
-    return _Terms(
+    return Terms(
         prices,
         {meter: price_note(content, meter) for meter in prices},
         {meter: _multiplier(prices, meter) for meter in prices},

@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.checks import HERE, Difference, Scope, differences, fetch
+from billing.document_checks import DOCUMENTED
 from metering.checks import NEW_ADJUSTMENTS, NEW_EVENTS, SINCE
 from metering.event_checks import check_events
 from metering.meters import NAMES
@@ -47,7 +48,8 @@ _INVOICES = f"""{SINCE}, invoices AS (
 SELECT i.customer_id, d.what || ' of invoice ' || i.number, NULL::bigint, d.is_amount, d.expected, d.found
 FROM invoices i JOIN since s ON s.customer_id = i.customer_id LEFT JOIN used u ON u.id = i.id
 CROSS JOIN LATERAL (
-    SELECT 'exact total' AS what, true AS is_amount, coalesce(u.charge, 0) AS expected, i.exact_total AS found
+    SELECT 'exact total' AS what, true AS is_amount,
+           coalesce(u.charge, 0) + {DOCUMENTED.format(invoice="i")} AS expected, i.exact_total AS found
     UNION ALL SELECT v.meter, false, coalesce(v.expected, 0), coalesce(b.quantity, 0)
     FROM (VALUES {", ".join(f"('{meter}', u.{meter})" for meter in NAMES)}) v (meter, expected)
     LEFT JOIN billed b ON b.id = i.id AND b.meter = v.meter
@@ -62,6 +64,31 @@ WHERE h.customer_id {HERE} AND NOT EXISTS (
 ) GROUP BY s.customer_id HAVING sum(h.charge) <> 0 ORDER BY s.customer_id"""
 
 
+# A re-rating's notes document what its adjustments have lowered on their invoice, each adjustment once.
+_NOTES = f"""
+SELECT n.customer_id, 'documented by ' || n.number, NULL::bigint, true, l.amount, n.documented
+FROM (
+    SELECT c.*, r.rerating_id, r.last_adjustment, i.period, coalesce((
+               SELECT max(o.period) FROM billing_invoice o
+               WHERE o.customer_id = i.customer_id AND o.period < i.period AND o.status <> 'draft'
+           ), '-infinity') AS previous, coalesce((
+               SELECT max(x.last_adjustment) FROM metering_reratingnote x
+               JOIN billing_creditnote y ON y.id = x.credit_note_id AND y.customer_id = c.customer_id
+               WHERE x.rerating_id = r.rerating_id AND x.last_adjustment < r.last_adjustment
+           ), 0) AS after_adjustment
+    FROM metering_reratingnote r JOIN billing_creditnote c ON c.id = r.credit_note_id
+    JOIN billing_invoice i ON i.id = c.invoice_id
+    WHERE c.customer_id {HERE}
+) n CROSS JOIN LATERAL (
+    SELECT coalesce(sum(a.old_charge - a.new_charge), 0) AS amount FROM metering_usageadjustment a
+    JOIN metering_usageevent e ON e.customer_id = a.customer_id AND e.id = a.event_number
+    WHERE a.customer_id = n.customer_id AND a.rerating_id = n.rerating_id AND a.period = n.booked_period
+        AND a.id > n.after_adjustment AND a.id <= n.last_adjustment AND e.period <> a.period
+        AND e.period > n.previous AND e.period <= n.period
+) l
+WHERE l.amount <> n.documented ORDER BY n.customer_id, n.id"""
+
+
 def check_usage(scope: Scope, *, at: datetime) -> tuple[list[Difference], dict[str, int]]:
     """Every difference in the usage of these customers, and how many events and hours were looked at.
 
@@ -69,7 +96,7 @@ def check_usage(scope: Scope, *, at: datetime) -> tuple[list[Difference], dict[s
     """
     found, counts = check_events(scope)
     found += differences(SPEND, scope, at=at)
-    checks = [_INVOICES, _NOT_INVOICED]
+    checks = [_INVOICES, _NOT_INVOICED, _NOTES]
     for sql in checks if scope.full else [*checks, _CHARGED_SINCE]:
         found += differences(sql, scope)
     return found, counts

@@ -124,7 +124,13 @@ class CreditNoteAdmin(CustomerColumn, ReadOnlyAdmin):
     search_fields = ("number__istartswith", "public_id__exact", "invoice__number__iexact", "customer__name")
     search_help_text = "Number, cn_… id, the invoice's number or the customer's name"
     sortable_by = ()
-    fields = (("number", "public_id"), ("customer_link", "invoice_link"), "reason", ("actor", "issued_at"))
+    fields = (
+        ("number", "public_id"),
+        ("customer_link", "invoice_link"),
+        "reason",
+        ("actor", "issued_at"),
+        ("source", "booked_period"),
+    )
 
     def has_read_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.view_creditnote")
@@ -148,13 +154,19 @@ class CreditNoteAdmin(CustomerColumn, ReadOnlyAdmin):
         return [
             Panel(
                 title="Lines",
-                headers=("No.", "Line of the invoice", "Taken back"),
+                headers=("No.", "Line of the invoice", "Quantity", "Unit price", "Taken back"),
                 rows=[
-                    (line.position, line.description, html.amount(line.amount))
+                    (
+                        line.position,
+                        line.description,
+                        html.quantity(line.quantity),
+                        html.unit_price(line.unit_price, line.per),
+                        html.amount(line.amount),
+                    )
                     for line in obj.lines.order_by("position")
                 ],
-                numbers=frozenset({2}),
-                total=("", "Subtotal", html.amount(obj.subtotal)),
+                numbers=frozenset({2, 3, 4}),
+                total=("", "Subtotal, to the cent", "", "", html.amount(obj.subtotal)),
             )
         ]
 

@@ -1,12 +1,14 @@
 """What stands on an invoice, below its figures: lines by month, taxes, who paid, and the balances."""
 
+from collections import defaultdict
 from datetime import date
+from decimal import Decimal
 from itertools import groupby
 
 from billing.admin import html
 from billing.admin.base import Panel
 from billing.models import CreditNote, Invoice, InvoiceLine, TopUp
-from relayadmin.money import EXACT, to_unit_price, total
+from relayadmin.money import EXACT, ZERO, to_unit_price, total
 
 ROWS = 20
 
@@ -117,19 +119,23 @@ def _balances(invoice: Invoice) -> Panel:
 
 def payments(invoice: Invoice) -> list[Panel]:
     """What was paid for it by name; nothing where nothing was."""
+    back: dict[int, Decimal] = defaultdict(lambda: ZERO)
+    for number, amount, returned in invoice.reopenings.values_list("top_up", "amount", "returned"):
+        back[number] = EXACT.add(back[number], EXACT.subtract(amount, returned))
     rows = [
         (
             html.link(html.object_url(TopUp, row.pk), row.public_id),
             row.get_status_display(),
             html.amount(row.amount),
+            html.amount(back[row.pk]) if back[row.pk] else html.NOTHING,
             row.get_origin_display(),
             row.reference or row.method_detail or html.NOTHING,
             html.moment(row.paid_at or row.created_at),
         )
         for row in TopUp.objects.filter(invoice=invoice)[:ROWS]
     ]
-    headers = ("Payment", "Status", "USD", "How", "Reference", "At")
-    return [Panel(title="Payments", headers=headers, rows=rows, numbers=frozenset({2}))] if rows else []
+    headers = ("Payment", "Status", "USD", "Went back", "How", "Reference", "At")
+    return [Panel(title="Payments", headers=headers, rows=rows, numbers=frozenset({2, 3}))] if rows else []
 
 
 def credit_notes(invoice: Invoice) -> list[Panel]:

@@ -12,7 +12,7 @@ from billing.admin.base import Figure, ReadOnlyAdmin, see_other
 from billing.admin.currencies import ModeColumn
 from billing.admin.filters import CustomerFilter, DaysFilter
 from billing.admin.ledger import CustomerColumn
-from billing.models import Receipt, TopUp
+from billing.models import Invoice, Receipt, TopUp
 from relayadmin.files import pdf_response
 
 
@@ -25,27 +25,30 @@ class ReceiptAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
         "customer_link",
         "paid_text",
         "credited_text",
+        "invoice_link",
         "paid_with",
         "paid_at",
         "issued_at",
         "mode_badge",
     )
     list_filter = ("series", "currency", "is_sandbox", CustomerFilter, ("paid_at", DaysFilter))
-    list_select_related = ("customer", "top_up")
+    list_select_related = ("customer", "top_up__invoice")
     sortable_by = ()
     search_fields = (
         "number__istartswith",
         "public_id__exact",
         "top_up__public_id__exact",
+        "invoice_number__exact",
         "customer__name",
         "customer__public_id__exact",
     )
-    search_help_text = "Number, rcp_… or top_… id, customer's name or cus_… id"
+    search_help_text = "Number, an invoice's too, rcp_… or top_… id, customer's name or cus_… id"
     fields = (
         ("number", "public_id"),
         ("customer_link", "top_up_link"),
         ("paid_at", "issued_at", "timezone"),
         ("paid_with", "reference"),
+        "invoice_link",
         ("supplier_name", "supplier_tax_number", "supplier_email"),
         "supplier_address",
         ("customer_name", "customer_email"),
@@ -70,7 +73,8 @@ class ReceiptAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
         tone = "warning" if shown.is_sandbox else ""
         return [
             Figure("Paid", f"{shown.paid} {shown.currency}", "no real money" if shown.is_sandbox else rate, tone=tone),
-            Figure("Credited", f"{shown.credited} USD", rate),
+            *([Figure("Paid of the invoice", f"{shown.invoice_paid} USD", rate)] if shown.invoice_number else []),
+            Figure("Credited", f"{shown.credited} USD", "" if shown.invoice_number else rate),
         ]
 
     @display(description="Paid")
@@ -85,6 +89,11 @@ class ReceiptAdmin(ModeColumn, CustomerColumn, ReadOnlyAdmin):
     @display(description="Paid with")
     def paid_with(self, obj: Receipt) -> str:
         return receipts.figures(obj).paid_with
+
+    @display(description="Invoice")
+    def invoice_link(self, obj: Receipt) -> str:
+        invoice = obj.top_up.invoice
+        return html.NOTHING if invoice is None else html.link(html.object_url(Invoice, invoice.pk), invoice.number)
 
     @display(description="Top-up")
     def top_up_link(self, obj: Receipt) -> str:

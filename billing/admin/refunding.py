@@ -101,8 +101,51 @@ class RefundActions(AccountActions):
         )
 
 
+class ReturnedForm(forms.Form):
+    reason = forms.CharField(
+        max_length=500, widget=UnfoldAdminTextInputWidget, help_text="What the bank says; it stands on the transfer."
+    )
+    reference = forms.CharField(
+        max_length=255,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="The bank's number of the return, by which it is found again.",
+    )
+
+
 class TopUpRefunds(OperatorAdmin):
     """A top-up's page, with its refund."""
+
+    def has_note_returned_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.record_payment")
+
+    @action(description="Went back…", url_path="returned", icon="money_off", permissions=["note_returned"])
+    def returned(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        if row is None:
+            messages.error(request, "There is no such top-up.")
+            return see_other(html.list_url(TopUp))
+        back = html.object_url(TopUp, row.pk)
+        form = ReturnedForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            try:
+                refunds.note_returned(
+                    top_up_id=row.pk, person=request.user.get_username(), at=timezone.now(), **form.cleaned_data
+                )
+                messages.success(request, "Noted: it was taken back, and what no credit covers is due again.")
+                return see_other(back)
+            except (refunds.InvalidRefund, refunds.NotByHand, refunds.SamePerson) as error:
+                form.add_error(None, sentence(error))
+        number = row.invoice.number if row.invoice else "no invoice"
+        return self.ask_form(
+            request,
+            form,
+            title=f"The payment of {number} by {row.customer.name} went back",
+            button="Take it back",
+            text="For a transfer that the bank has taken back, or cash that proved bad. All that is left of the payment"
+            " leaves the wallet; what no credit covers is due on the invoice again, and the customer is told.",
+            back=back,
+            is_dangerous=True,
+        )
 
     def has_refund_top_up_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.refund_top_up")

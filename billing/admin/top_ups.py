@@ -21,7 +21,7 @@ from billing.admin.ledger import CustomerColumn
 from billing.admin.payment_forms import ReceivedFromForm, SettledForm, received_text, record_received
 from billing.admin.refunding import TopUpRefunds
 from billing.manual import AlreadyDecided, SamePerson
-from billing.models import Dispute, Grant, Receipt, Refund, TopUp, Transfer
+from billing.models import Dispute, Grant, Invoice, Receipt, Refund, TopUp, Transfer
 from billing.top_up_states import BY_HAND
 from relayadmin.money import amount_text, currency_text
 
@@ -69,9 +69,10 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
     )
     search_help_text = "top_…, cs_…, pi_…, ch_… or cus_… id, a bank transfer's number, or a customer's name"
     actions_list = ("record_payment",)
-    actions_detail = ("approve", "reject", "refund", "look", "judge_again", "settle")
+    actions_detail = ("approve", "reject", "refund", "returned", "look", "judge_again", "settle")
     fields = (
         ("public_id", "customer_link"),
+        "invoice_link",
         ("status_badge", "origin_name"),
         ("credit_amount", "paid_in"),
         ("rate_text", "paid_with"),
@@ -308,6 +309,11 @@ class TopUpAdmin(TopUpRefunds, CustomerColumn, WorkAdmin):
             return html.NOTHING
         return f"{currency_text(obj.settled_amount, obj.settled_currency)} {obj.settled_currency}, before its fee"
 
+    @display(description="Pays the invoice")
+    def invoice_link(self, obj: TopUp) -> str:
+        invoice = obj.invoice
+        return html.NOTHING if invoice is None else html.link(html.object_url(Invoice, invoice.pk), invoice.number)
+
     @display(description="Receipt")
     def receipt_link(self, obj: TopUp) -> str:
         receipt = Receipt.objects.filter(top_up=obj).first()
@@ -325,7 +331,8 @@ def _possible(row: TopUp, request: HttpRequest) -> set[str]:
     if row.origin in BY_HAND:
         is_own = row.asked_by_user_id is not None and row.asked_by_user_id == request.user.pk
         if row.status == Status.PAID:
-            return {"refund"}
+            went_back = row.refunds.filter(origin=Refund.Origin.RETURNED).exists()
+            return {"refund", "returned"} if row.invoice_id and not went_back else {"refund"}
         return set() if row.status != Status.WAITING else {"reject"} if is_own else {"approve", "reject"}
     if row.status == Status.REFUSED:
         return set() if row.decided_by else {"judge_again", "settle"}
@@ -354,7 +361,9 @@ def _movements(row: TopUp) -> Panel:
             for grant in grants
         ],
         numbers=frozenset({2, 3}),
-        empty="None: it was not paid.",
+        empty="None: it has paid an invoice."
+        if row.invoice_id and row.status == Status.PAID
+        else "None: it was not paid.",
     )
 
 

@@ -12,13 +12,17 @@ from billing.api.base import CustomerView, not_found
 from billing.api.fields import Amount, Cents, Moment
 from billing.api.openapi import PAGING, answers, page_of
 from billing.api.pagination import ById, read_page
+from billing.api.serializers import Quantity
 from billing.models import CreditNote
 
 
 class CreditNoteLineSerializer(serializers.Serializer[Any]):
     description = serializers.CharField()
     invoice_line = serializers.IntegerField(source="invoice_line.position", help_text="Its place on the invoice.")
-    amount = Amount(help_text="What is taken back of the line.")
+    quantity = Quantity(allow_null=True, help_text="Null: a part of the line. Below zero: as it was rated again.")
+    unit_price = Amount(allow_null=True)
+    per = serializers.IntegerField(allow_null=True)
+    amount = Amount(help_text="What is taken back of the line; below zero, what it costs as it was rated again.")
 
 
 class CreditNoteSerializer(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""Receipts of paid top-ups: as PDF, and the same figures as JSON."""
+"""Receipts of paid top-ups and of payments of invoices: as PDF, and the same figures as JSON."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +53,8 @@ class ReceiptSerializer(serializers.Serializer[Any]):
     currency = serializers.CharField()
     paid = serializers.CharField(help_text="What was paid, in `currency`, with its decimals.")
     credited = serializers.CharField(help_text="What was credited, in USD.")
+    invoice_number = serializers.CharField(help_text="Of the invoice that it paid; empty: it was a top-up.")
+    invoice_paid = serializers.CharField(help_text="What of it paid that invoice, in USD.")
     title = serializers.CharField(help_text="Invoice where tax was charged or reversed, else Receipt.")
     tax_name = serializers.CharField(help_text="Such as IVA; empty: not taxed.")
     tax_rate = serializers.CharField(help_text="Such as 21 %; empty: not taxed.")
@@ -90,7 +92,7 @@ class ReceiptPdfView(_OfTopUp):
         responses=PDF,
     )
     def get(self, request: Request, top_up_id: str) -> HttpResponse:
-        """The receipt of a paid top-up, as PDF."""
+        """The receipt of a paid top-up, or of an invoice's payment, as PDF."""
         figures = self.figures(top_up_id)
         return pdf_response(receipt_pdf.render(figures), figures.number)
 
@@ -98,5 +100,5 @@ class ReceiptPdfView(_OfTopUp):
 class ReceiptView(_OfTopUp):
     @extend_schema(operation_id="getReceipt", tags=["payments"], responses=answers(ReceiptSerializer, 404))
     def get(self, request: Request, top_up_id: str) -> Response:
-        """The figures of a paid top-up's receipt."""
+        """The figures of a paid top-up's receipt, or of that of an invoice's payment."""
         return Response(ReceiptSerializer(self.figures(top_up_id)).data)

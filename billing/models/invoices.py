@@ -173,6 +173,38 @@ class InvoiceTax(models.Model):
         return f"{self.name} {self.rate}"
 
 
+class InvoiceReopening(models.Model):
+    """What a refund or a dispute has taken back of an invoice's payment: what no credit covers is due again."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="reopenings")
+    top_up = models.ForeignKey("billing.TopUp", on_delete=models.PROTECT, related_name="reopenings")
+    transfer_id = models.BigIntegerField(help_text="The transfer that took it off the wallet.")
+    amount: Any = AmountField(help_text="What the payment does not pay of the invoice any more (USD).")
+    due: Any = AmountField(default=0, db_default=0, help_text="What was due again of it (USD).")
+    returned: Any = AmountField(
+        default=0, db_default=0, help_text="What came back of the amount, and pays again (USD)."
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=["customer", "transfer_id"], name="invoice_reopened_once_per_transfer"),
+            models.CheckConstraint(
+                condition=models.Q(amount__gt=0)
+                & models.Q(due__gte=0)
+                & models.Q(due__lte=models.F("amount"))
+                & models.Q(returned__gte=0)
+                & models.Q(returned__lte=models.F("amount")),
+                name="invoice_reopened_within_amount",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.invoice}: {self.amount}"
+
+
 def new_credit_note_id() -> str:
     return ids.random_id("cn")
 
@@ -195,9 +227,25 @@ class CreditNote(models.Model):
     tax: Any = AmountField()
     total: Any = AmountField()
     transfer_id = models.BigIntegerField(null=True, help_text="The transfer that moved it, if it moved anything.")
+    documented: Any = AmountField(
+        default=0, db_default=0, help_text="The sum of its lines, if adjustments had put that back before (USD)."
+    )
+    booked_period = models.DateField(
+        null=True, help_text="The billing period of these adjustments: its document has the amount the other way round."
+    )
+    source = models.CharField(
+        max_length=60, blank=True, db_default="", help_text="What made it, such as rerating:7; empty: a person."
+    )
 
     class Meta:
         ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=["customer", "booked_period"],
+                condition=models.Q(booked_period__isnull=False),
+                name="credit_notes_documenting",
+            ),
+        )
         constraints = (
             models.UniqueConstraint(fields=["customer", "key"], name="credit_note_once_per_key"),
             models.UniqueConstraint(fields=["series", "year", "sequence"], name="credit_note_numbers_are_unique"),
@@ -211,12 +259,17 @@ class CreditNote(models.Model):
 
 
 class CreditNoteLine(models.Model):
-    """What is taken back of one line of an invoice: above zero, but for what a void takes of lines below zero."""
+    """What is taken back of one line of an invoice: above zero, but for what a void takes of lines below zero.
+
+    Of usage that was rated again there are two, as charged and, below zero, as rated again, with model and meter.
+    """
 
     credit_note = models.ForeignKey(CreditNote, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
     invoice_line = models.ForeignKey(InvoiceLine, on_delete=models.PROTECT, null=True, related_name="+")
     description = models.CharField(max_length=300)
+    model = models.CharField(max_length=255, blank=True, db_default="")
+    meter = models.CharField(max_length=40, blank=True, db_default="")
     quantity: Any = models.DecimalField(max_digits=40, decimal_places=0, null=True)
     unit_price: Any = AmountField(null=True)
     per = models.PositiveIntegerField(null=True)

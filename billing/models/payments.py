@@ -230,6 +230,7 @@ class Refund(models.Model):
         OPERATOR = "operator", "The operator"
         PROVIDER = "provider", "Made at the provider"
         CLOSING = "closing", "Closing of the account"
+        RETURNED = "returned", "Taken back by the payer's bank"
 
     public_id = models.CharField(max_length=32, unique=True, default=new_refund_id, editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")

@@ -41,7 +41,7 @@ class Receipt(models.Model):
     reference = models.CharField(max_length=255, blank=True)
     currency = models.CharField(max_length=3)
     pay_amount: Any = AmountField(help_text="What was paid, in `currency`.")
-    amount: Any = AmountField(help_text="What was credited (USD).")
+    amount: Any = AmountField(help_text="What was credited, or paid an invoice (USD).")
     rate: Any = models.DecimalField(max_digits=20, decimal_places=9)
     is_sandbox = models.BooleanField(default=False)
 
@@ -54,6 +54,10 @@ class Receipt(models.Model):
     tax_note = models.CharField(max_length=200, blank=True, db_default="")
     language = models.CharField(max_length=7, default="en", db_default="en")
     paper = models.CharField(max_length=9, default="a4", db_default="a4")
+    invoice_number = models.CharField(
+        max_length=40, blank=True, db_default="", help_text="Of the invoice that was paid; empty: it became credit."
+    )
+    invoice_part: Any = AmountField(default=0, db_default=0, help_text="What of it paid that invoice (USD).")
 
     class Meta:
         ordering = ("-id",)

@@ -12,7 +12,7 @@ from billing.admin.base import Figure, Panel, ReadOnlyAdmin
 from billing.admin.filters import CustomerFilter, DaysFilter, PeriodFilter
 from billing.admin.hot import HotModelAdmin
 from billing.admin.ledger import CustomerColumn
-from billing.models import Transfer
+from billing.models import CreditNote, Customer, Invoice, Transfer
 from metering.admin.event_panels import (
     NEW,
     OLD,
@@ -22,9 +22,10 @@ from metering.admin.event_panels import (
     price_panels,
     taken_back_panel,
 )
-from metering.models import Rerating, UsageAdjustment, UsageEvent
+from metering.models import Rerating, ReratingNote, UsageAdjustment, UsageEvent
 from relayadmin.money import amount_text
 
+_NOTES = 200
 KIND_TONES = {"rerating": "info", "reparse": "info", "correction": "warning"}
 
 
@@ -122,7 +123,8 @@ class ReratingAdmin(ReadOnlyAdmin):
         ("number", "actor"),
         ("start", "end"),
         ("model", "customer"),
-        ("is_reparse", "reason"),
+        ("is_reparse", "by_credit_note"),
+        "reason",
         ("created_at", "finished_at"),
         ("events", "reached_customer"),
     )
@@ -134,6 +136,31 @@ class ReratingAdmin(ReadOnlyAdmin):
             Figure("Difference", amount_text(obj.new_charge - obj.old_charge), "what customers pay more, USD"),
             Figure("Cost before", amount_text(obj.old_cost), "USD"),
             Figure("Cost after", amount_text(obj.new_cost), "USD"),
+        ]
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        notes = [
+            row.credit_note
+            for row in obj.notes.select_related("credit_note__customer", "credit_note__invoice").order_by("pk")[:_NOTES]
+        ]
+        return [
+            Panel(
+                title="Credit notes",
+                headers=("Credit note", "Customer", "Invoice", "Usage, exactly", "Tax", "Total"),
+                rows=[
+                    (
+                        html.link(html.object_url(CreditNote, note.pk), note.number),
+                        html.link(html.object_url(Customer, note.customer_id), note.customer.name),
+                        html.link(html.object_url(Invoice, note.invoice_id), note.invoice.number),
+                        html.amount(note.documented),
+                        html.amount(note.tax),
+                        html.amount(note.total),
+                    )
+                    for note in notes
+                ],
+                numbers=frozenset({3, 4, 5}),
+                empty="None: all of it stands on the next invoice of each customer.",
+            )
         ]
 
     @display(description="No.")
@@ -151,3 +178,38 @@ class ReratingAdmin(ReadOnlyAdmin):
     @display(description="Difference")
     def difference_amount(self, obj: Rerating) -> str:
         return html.amount(obj.new_charge - obj.old_charge)
+
+
+@admin.register(ReratingNote)
+class ReratingNoteAdmin(ReadOnlyAdmin):
+    empty_text = "No re-rating has ended in a credit note yet."
+    list_display = ("rerating_link", "credit_note_link", "customer_name", "total_amount", "issued_at")
+    list_select_related = ("rerating", "credit_note__customer")
+    sortable_by = ()
+    search_fields = ("credit_note__number__iexact", "credit_note__customer__name")
+    search_help_text = "The credit note's number or the customer's name"
+    fields = (
+        ("rerating_link", "credit_note_link"),
+        ("customer_name", "total_amount"),
+        ("issued_at", "last_adjustment"),
+    )
+
+    @display(description="Re-rating")
+    def rerating_link(self, obj: ReratingNote) -> str:
+        return html.link(html.object_url(Rerating, obj.rerating_id), str(obj.rerating))
+
+    @display(description="Credit note")
+    def credit_note_link(self, obj: ReratingNote) -> str:
+        return html.link(html.object_url(CreditNote, obj.credit_note_id), obj.credit_note.number)
+
+    @display(description="Customer")
+    def customer_name(self, obj: ReratingNote) -> str:
+        return str(obj.credit_note.customer.name)
+
+    @display(description="Total (USD)")
+    def total_amount(self, obj: ReratingNote) -> str:
+        return html.amount(obj.credit_note.total)
+
+    @display(description="Issued at")
+    def issued_at(self, obj: ReratingNote) -> str:
+        return html.moment(obj.credit_note.issued_at)

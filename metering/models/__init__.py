@@ -1,4 +1,4 @@
-from metering.models.adjustments import Rerating, UsageAdjustment
+from metering.models.adjustments import Rerating, ReratingNote, UsageAdjustment
 from metering.models.catalog import Channel, Model, ModelAlias
 from metering.models.keys import ApiKey, RelayToken
 from metering.models.price_imports import PriceBookChange, PriceBookSettings, PriceImport, PriceImportLine
@@ -48,6 +48,7 @@ __all__ = [
     "QuarantinedEvent",
     "RelayToken",
     "Rerating",
+    "ReratingNote",
     "UnclaimedEvent",
     "UpstreamAccount",
     "UpstreamTerms",

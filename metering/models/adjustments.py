@@ -17,6 +17,11 @@ class Rerating(models.Model):
         "billing.Customer", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     is_reparse = models.BooleanField(help_text="Read from the providers' own usage again, with the parser of its day.")
+    by_credit_note = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="What gets cheaper of issued invoices ends in credit notes; else it stands on the next invoice.",
+    )
     reason = models.CharField(max_length=500, blank=True)
     actor = models.CharField(max_length=150)
     created_at = models.DateTimeField()
@@ -38,6 +43,20 @@ class Rerating(models.Model):
 
     def __str__(self) -> str:
         return f"Re-rating {self.pk}"
+
+
+class ReratingNote(models.Model):
+    """A credit note that a re-rating ended in. Written once, never updated."""
+
+    rerating = models.ForeignKey(Rerating, on_delete=models.PROTECT, related_name="notes")
+    credit_note: Any = models.OneToOneField("billing.CreditNote", on_delete=models.PROTECT, related_name="+")
+    last_adjustment = models.BigIntegerField(help_text="Adjustments up to this one were looked at for it.")
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.rerating}: {self.credit_note}"
 
 
 class UsageAdjustment(HotModel):
@@ -125,6 +144,11 @@ class UsageAdjustment(HotModel):
                 fields=["customer", "event_number"],
                 name="adjustment_to_other_model",
                 condition=models.Q(is_other_model=True),
+            ),
+            models.Index(
+                fields=["rerating_id", "customer"],
+                name="adjustments_of_rerating",
+                condition=models.Q(rerating_id__isnull=False),
             ),
         )
 

@@ -11,6 +11,8 @@ from billing.models import (
     Alarm,
     Customer,
     Dispute,
+    Invoice,
+    InvoiceReopening,
     OperatorSettings,
     Refund,
     StripeDifference,
@@ -18,6 +20,8 @@ from billing.models import (
     TopUp,
     WebhookEvent,
 )
+from tests.billing.test_receivables import billed
+from tests.invoicing import record
 from tests.operator import fill_credit, hidden_value, log_in, make_staff, page, text_of
 from tests.payments import later, make_poor, now, refund, top_up
 from tests.payments_sandbox import StripeSandbox
@@ -91,6 +95,33 @@ class TestRefunding:
         assert strangers.get(address).status_code == strangers.post(address, {}).status_code == 403
         allowed = log_in(make_staff(permissions=["billing.refund_top_up", f"billing.view_{name}"]))
         assert allowed.get(address).status_code == 200
+
+
+class TestInvoicePayments:
+    """A transfer that paid an invoice, and that the bank has taken back."""
+
+    def test_it_is_noted_on_the_payment_s_page_and_the_invoice_is_due_again(self, operator: Client) -> None:
+        payer, invoice = billed()
+        row = record(payer, invoice, "12.10")
+        shown = page(TopUp, "change", row.pk)
+        address = page(TopUp, "returned", row.pk)
+        assert f'href="{address}"' in operator.get(shown).content.decode()
+        assert invoice.number in text_of(operator.get(address))
+        said = ask(operator, address, reason="no funds", reference="RET-1")
+        assert "what no credit covers is due again" in said
+        assert "None: it has paid an invoice." in said
+        assert f'href="{address}"' not in operator.get(shown).content.decode()
+        found = text_of(operator.get(page(Invoice, "change", invoice.pk)))
+        assert "Went back" in found
+        assert "12.10" in text_of(operator.get(page(InvoiceReopening, "changelist")))
+        assert "all of it has gone back before" in ask(operator, address, reason="no funds", reference="RET-1").lower()
+
+    def test_only_by_who_may_record_payments(self) -> None:
+        payer, invoice = billed()
+        row = record(payer, invoice, "12.10")
+        client = log_in(make_staff(permissions=["billing.view_topup"]))
+        client.post(page(TopUp, "returned", row.pk), {"reason": "x", "reference": "R"})
+        assert not InvoiceReopening.objects.exists()
 
 
 class TestByHand:

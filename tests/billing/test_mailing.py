@@ -26,7 +26,8 @@ MISSING = "!MISSING!"
 # Data that a kind carries only now and then.
 ALSO: dict[str, list[dict[str, Any]]] = {
     "invoice_issued": [{"due_on": None, "amount_due": "0.00", "status": "paid"}],
-    "payment_received": [{"method": "", "origin": "cash"}],
+    "payment_received": [{"method": "", "origin": "cash"}, {"invoice": "inv_1", "number": "INV-2026-000042"}],
+    "invoice_due_again": [{"because": "refund"}, {"because": "returned"}],
     "payment_failed": [{"message": ""}],
     "balance_low": [{"credit_limit": "50.000000", "balance": "-46.000000"}],
     "spend_limit_used": [

@@ -6,12 +6,26 @@ from typing import Any
 
 import pytest
 
-from billing import disputes, ledger, refunds, webhook_events
-from billing.models import Refund, Transfer, WebhookEvent
+from billing import disputes, ledger, receivables, refunds, webhook_events
+from billing.models import InvoiceReopening, Notice, Refund, Transfer, WebhookEvent
 from billing.stripe_gateway import read_event
 from tests.billing.hands import charge
+from tests.billing.test_invoice_payments import pay_by_link
+from tests.billing.test_receivables import billed
 from tests.concurrency.racing import assert_books_are_right, at_once, look_without_lock, wait_until
-from tests.payments import books, charge_of, later, make_poor, now, pay_only, receive, refund, start_top_up, top_up
+from tests.payments import (
+    assert_right,
+    books,
+    charge_of,
+    later,
+    make_poor,
+    now,
+    pay_only,
+    receive,
+    refund,
+    start_top_up,
+    top_up,
+)
 from tests.payments_sandbox import StripeSandbox
 from tests.world import Payer
 
@@ -185,3 +199,31 @@ def test_without_the_lock_a_dispute_is_taken_twice_but_for_its_key(
     assert looked == [0, 0], "both would have taken it"
     assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [ledger.AlreadyPosted]
     assert payer.balance == 0
+
+
+def test_a_dispute_of_an_invoice_s_payment_that_many_hear_of_makes_it_due_once_and_pays_it_once(
+    stripe_sandbox: StripeSandbox,
+) -> None:
+    payer, invoice = billed()
+    row = pay_by_link(stripe_sandbox, payer, invoice)
+    made = stripe_sandbox.dispute(charge_of(row))
+
+    def work() -> object:
+        return disputes.sync(made["id"], at=now())
+
+    def chase() -> object:
+        return receivables.chase(at=now())
+
+    answers = at_once([work, chase, work, work, chase, work])
+    assert not [answer for answer in answers if isinstance(answer, Exception)], answers
+    invoice.refresh_from_db()
+    assert (invoice.amount_due, payer.balance) == (Decimal("12.10"), Decimal("-12.10"))
+    assert InvoiceReopening.objects.filter(invoice=invoice).count() == 1
+    assert Notice.objects.filter(customer=payer.customer, kind="invoice_due_again").count() == 1
+
+    stripe_sandbox.win(made["id"])
+    answers = at_once([work, chase, work, work])
+    assert not [answer for answer in answers if isinstance(answer, Exception)], answers
+    invoice.refresh_from_db()
+    assert (invoice.status, invoice.amount_due, payer.balance) == ("paid", 0, 0)
+    assert_right(payer)

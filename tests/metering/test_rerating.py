@@ -424,7 +424,9 @@ class TestTheCommand:
         }
         answer = self.run("--model", SONNET, "--customer", payer.customer.public_id)
         expected = {"applied": False, "rerating": None, "events": 1, "left": {}, "total": sums}
-        assert answer == expected | {"customers": [{"customer": payer.customer.public_id, **sums}]}
+        ending = {"billed": "2026-10", "difference": "0.002500", "invoice": None, "as": "next_invoice"}
+        ends = [{**ending, "credit_note": None, "why": "the month is not invoiced yet"}]
+        assert answer == expected | {"customers": [{"customer": payer.customer.public_id, **sums, "ends": ends}]}
         answer = self.run("--apply", "--reason", "the price was wrong")
         job = Rerating.objects.get()
         assert (answer["applied"], answer["rerating"], answer["total"]) == (True, job.pk, sums)

@@ -8,7 +8,7 @@ from metering import pricing, rerating
 from metering.rerating import CannotRerate, Outcome, Sums
 from metering.rerating_pages import Scope
 from relayadmin.commands import JsonCommand
-from relayadmin.money import EXACT, ZERO, amount_text, total
+from relayadmin.money import EXACT, ZERO, amount_text, cents_text, total
 
 
 class Command(JsonCommand):
@@ -21,22 +21,29 @@ class Command(JsonCommand):
         parser.add_argument("--customer", default="", help="cus_…, for this customer only")
         parser.add_argument("--reparse", action="store_true", help="read the providers' usage again, too")
         parser.add_argument("--reason", default="", help="of --apply: stands on the transfers, for customers")
+        parser.add_argument(
+            "--by-credit-note",
+            action="store_true",
+            help="what gets cheaper of issued invoices ends in credit notes; without, it stands on the next invoice",
+        )
         parser.add_argument("--apply", action="store_true", help="change it; without, nothing is written")
 
     def handle(self, *args: Any, **options: Any) -> None:
         scope = _scope(options)
+        by_credit_note = options["by_credit_note"]
         if options["apply"]:
-            outcome = _apply(scope, options["reason"])
+            outcome = _apply(scope, options["reason"], by_credit_note=by_credit_note)
         else:
-            outcome = rerating.preview(scope)
+            outcome = rerating.preview(scope, by_credit_note=by_credit_note)
         for reason, count in sorted(outcome.left.items()):
             self.note(f"{count} events were left as they are: {reason}.")
         self.answer(_body(outcome, is_applied=options["apply"]))
 
 
-def _apply(scope: Scope, reason: str) -> Outcome:
+def _apply(scope: Scope, reason: str, *, by_credit_note: bool) -> Outcome:
+    at = datetime.now(UTC)
     try:
-        return rerating.apply(scope, reason=reason, actor="command line", at=datetime.now(UTC))
+        return rerating.apply(scope, reason=reason, actor="command line", at=at, by_credit_note=by_credit_note)
     except CannotRerate as error:
         raise CommandError(f"Nothing was changed: {error}, with --reason.") from error
 
@@ -79,8 +86,31 @@ def _body(outcome: Outcome, *, is_applied: bool) -> dict[str, Any]:
         "left": outcome.left,
         "total": _figures(everybody),
         "customers": [
-            {"customer": names[number], **_figures(sums)} for number, sums in sorted(outcome.customers.items())
+            {"customer": names[number], **_figures(sums), **_endings(outcome, number, is_applied=is_applied)}
+            for number, sums in sorted(outcome.customers.items())
         ],
+    }
+
+
+def _endings(outcome: Outcome, customer_id: int, *, is_applied: bool) -> dict[str, Any]:
+    """Where a customer's difference stands: the credit notes that were issued, or what would come of it by invoice."""
+    if is_applied:
+        notes = [note for note in outcome.notes if note.customer_id == customer_id]
+        return {"credit_notes": [{"number": note.number, "total": cents_text(note.total)} for note in notes]}
+    return {
+        "ends": [
+            {
+                "billed": f"{ending.billed:%Y-%m}",
+                "difference": amount_text(ending.difference),
+                "invoice": None if ending.invoice is None else ending.invoice.number,
+                "as": "next_invoice" if ending.note is None else "credit_note",
+                "credit_note": None
+                if ending.note is None
+                else {"subtotal": cents_text(ending.note.subtotal), "tax": cents_text(ending.note.tax)},
+                "why": ending.why,
+            }
+            for ending in outcome.endings[customer_id]
+        ]
     }
 
 
