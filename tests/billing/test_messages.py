@@ -138,6 +138,8 @@ class TestAnnouncing:
             "paid": "10.000000",
             "method": TopUp.objects.get(pk=row.pk).method_detail,
             "origin": "checkout",
+            "invoice": "",
+            "number": "",
         }
         assert data.keys() == KINDS["payment_received"].example.keys()
 

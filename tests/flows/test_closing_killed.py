@@ -32,7 +32,8 @@ PATIENCE_S = 240
 
 @pytest.fixture
 def customers(committed: None) -> Iterator[list[int]]:
-    """2,000 customers, each with an event of the month, which is a debt."""
+    """2,000 customers, each with an event of the month, which is a debt; what other tests left is closed before."""
+    statements.close_invoices(period=date(2012, 5, 1), at=datetime.now(UTC))
     made = Customer.objects.bulk_create([Customer(name=f"Killed {number}") for number in range(CUSTOMERS)])
     Wallet.objects.bulk_create([Wallet(customer=customer) for customer in made])
     secrets = [ids.new_secret("sk-") for _ in made]
