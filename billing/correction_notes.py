@@ -11,9 +11,8 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from billing import credit_notes, invoicing, ledger, open_invoices, receivables
-from billing.credit_notes import InvalidCreditNote, left_of
+from billing.credit_notes import InvalidCreditNote, left_of, tax_of
 from billing.models import Account, BillingProfile, CreditNote, CreditNoteLine, Invoice, Transfer
-from billing.taxes import share
 from relayadmin.money import EXACT, ZERO, amount_text, to_cents, total
 
 
@@ -55,8 +54,7 @@ def quote(invoice: Invoice, exact: Decimal) -> Quote:
         raise InvalidCreditNote("lines", "it is not lowered by a cent")
     if subtotal > left.subtotal:
         raise InvalidCreditNote("lines", f"only {amount_text(max(ZERO, left.subtotal))} USD of it are left")
-    is_all = subtotal == left.subtotal
-    return Quote(subtotal, left.tax if is_all else min(left.tax, share(invoice.tax, subtotal, invoice.subtotal)))
+    return Quote(subtotal, tax_of(invoice, subtotal, left))
 
 
 def issue(

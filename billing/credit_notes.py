@@ -94,6 +94,13 @@ def left_of(invoice: Invoice) -> Left:
     )
 
 
+def tax_of(invoice: Invoice, subtotal: Decimal, left: Left) -> Decimal:
+    """The tax (USD) that goes back with a part of an invoice's subtotal: its share, and with the last part the rest."""
+    if subtotal == left.subtotal:
+        return left.tax
+    return min(left.tax, share(invoice.tax, subtotal, invoice.subtotal))
+
+
 def ask(
     *,
     invoice_id: int,
@@ -220,8 +227,7 @@ def _wanted(invoice: Invoice, parts: Mapping[int, Decimal] | None) -> _Wanted:
         raise InvalidCreditNote("lines", "a credit note must take back a cent at least")
     if subtotal > left.subtotal:
         raise InvalidCreditNote("lines", f"only {amount_text(left.subtotal)} USD of the invoice are left")
-    tax = left.tax if subtotal == left.subtotal else min(left.tax, share(invoice.tax, subtotal, invoice.subtotal))
-    return _Wanted(wanted, subtotal, tax, is_all=False)
+    return _Wanted(wanted, subtotal, tax_of(invoice, subtotal, left), is_all=False)
 
 
 def _issue(

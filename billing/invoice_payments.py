@@ -9,7 +9,7 @@ from decimal import ROUND_DOWN, Context, Decimal
 
 from django.db.models import Sum
 
-from billing import credits, ledger, notices, open_invoices, receivables
+from billing import ledger, notices, open_invoices, receivables
 from billing.models import Account, Entry, Invoice, InvoiceReopening, TopUp, Transfer
 from billing.notice_kinds import INVOICE_DUE_AGAIN
 from billing.periods import operator_timezone
@@ -133,18 +133,7 @@ def pay_again(
     back = min(amount, _gone(top_up))
     due = min(back, invoice.amount_due) if invoice.status in open_invoices.OPEN else ZERO
     due = due.quantize(CENT, context=_DOWN)
-    covered = min(due, credits.debts([wallet])[wallet.customer_id])
-    receivables.move(
-        wallet,
-        covered,
-        [(source.value, -covered)],
-        kind=Transfer.Kind.PAYMENT,
-        key=key,
-        reason=reason,
-        document=invoice.number,
-        actor=actor,
-        at=at,
-    )
+    covered = receivables.cover(wallet, invoice, due, source=source, key=key, reason=reason, actor=actor, at=at)
     by_credit = ZERO if invoice.status == Status.VOID else min(EXACT.subtract(back, due), invoice.paid_by_credit)
     invoice.paid_by_credit = EXACT.subtract(invoice.paid_by_credit, by_credit)
     open_invoices.settle(invoice, due, at=at)

@@ -150,6 +150,36 @@ def check_payable(invoice: Invoice, amount: Decimal) -> None:
         raise NotDue(invoice.amount_due if invoice.status in OPEN else ZERO)
 
 
+def cover(
+    wallet: ledger.LockedWallet,
+    invoice: Invoice,
+    amount: Decimal,
+    *,
+    source: Account,
+    key: str,
+    reason: str,
+    actor: str,
+    at: datetime,
+) -> Decimal:
+    """Let money of an invoice's payment (USD, on this account) fill a locked wallet's debt; returns how much did.
+
+    Raises ledger.AlreadyPosted.
+    """
+    covered = min(amount, credits.debts([wallet])[wallet.customer_id])
+    move(
+        wallet,
+        covered,
+        [(source.value, -covered)],
+        kind=Transfer.Kind.PAYMENT,
+        key=key,
+        reason=reason,
+        document=invoice.number,
+        actor=actor,
+        at=at,
+    )
+    return covered
+
+
 def pay(
     *,
     invoice_id: int,
@@ -169,18 +199,7 @@ def pay(
     wallet = ledger.lock_wallets([customer_id])[customer_id]
     invoice = Invoice.objects.get(pk=invoice_id)
     part = min(amount, invoice.amount_due) if invoice.status in OPEN else ZERO
-    covered = min(part, credits.debts([wallet])[customer_id])
-    move(
-        wallet,
-        covered,
-        [(source.value, -covered)],
-        kind=Transfer.Kind.PAYMENT,
-        key=payment,
-        reason=reason,
-        document=invoice.number,
-        actor=actor,
-        at=at,
-    )
+    covered = cover(wallet, invoice, part, source=source, key=payment, reason=reason, actor=actor, at=at)
     if part:
         open_invoices.settle(invoice, part, at=at)
     rest = EXACT.subtract(amount, covered)

@@ -8,6 +8,7 @@ from html import unescape
 from typing import Any
 from uuid import uuid4
 
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
@@ -28,6 +29,7 @@ from billing import (
     timetable,
     webhook_endpoints,
 )
+from billing.admin.base import ReadOnlyAdmin
 from billing.models import (
     Alarm,
     Customer,
@@ -70,6 +72,13 @@ from metering.price_sources.rows import Row
 from tests.price_source import new_source
 from tests.redemption import make_codes
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
+
+MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
+READ_ONLY = [model for model in MODELS if isinstance(admin.site._registry[model], ReadOnlyAdmin)]
+
+
+def label(model: Any) -> str:
+    return str(model._meta.label)
 
 
 def make_staff(*, permissions: Sequence[str] = (), is_superuser: bool = False, password: str | None = None) -> User:

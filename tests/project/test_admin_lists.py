@@ -4,23 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib import admin
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from billing.admin.base import ReadOnlyAdmin
 from billing.models import OperatorSettings
-from tests.operator import fill, fill_credit, key_of, log_in, make_staff, page
+from tests.operator import MODELS, READ_ONLY, fill, fill_credit, key_of, label, log_in, make_staff, page
 
-MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
-READ_ONLY = [model for model in MODELS if isinstance(admin.site._registry[model], ReadOnlyAdmin)]
 # Signing in, the sidebar and the list itself; not one more for each row.
 MOST_QUERIES = 16
-
-
-def label(model: Any) -> str:
-    return str(model._meta.label)
 
 
 @pytest.fixture(scope="module")

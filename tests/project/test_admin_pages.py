@@ -12,21 +12,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django.live_server_helper import LiveServer
 
-from billing.admin.base import ReadOnlyAdmin
 from billing.models import Customer, Grant, Wallet
-from tests.operator import fill, log_in, make_staff, page
+from tests.operator import MODELS, READ_ONLY, fill, label, log_in, make_staff, page
 from tests.world import make_payer
 
 PASSWORD = "a long pass phrase of the tests"
 CHROMIUM = Path("/usr/bin/chromium")
-MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
-READ_ONLY = [model for model in MODELS if isinstance(admin.site._registry[model], ReadOnlyAdmin)]
 TERMS = ("Northwind", "cus_0000000000000000", "evt_1_1", "tr_1_1", "50%", "\x00", "é" * 300)
 MOST_HOME_QUERIES = 45
-
-
-def label(model: Any) -> str:
-    return str(model._meta.label)
 
 
 @pytest.fixture
