@@ -129,10 +129,14 @@ def take_back(
     amount = EXACT.subtract(note.total, note.documented)
     rounding = EXACT.subtract(EXACT.add(usage, note.documented), note.subtotal)
     debt = credits.debts([wallet])[wallet.customer_id]
-    gifts = gift_returns.choose(invoice, usage=usage, other=EXACT.subtract(amount, usage), documented=note.documented)
+    other = EXACT.subtract(amount, usage)
+    gifts = gift_returns.choose(invoice, usage=usage, other=other, documented=note.documented)
     money = EXACT.subtract(amount, gifts.amount)
     filled = min(gifts.amount, max(ZERO, EXACT.subtract(debt, money)))
-    filled_usage = min(filled, max(ZERO, EXACT.subtract(debt_parts.of_usage(wallet, debt), money)))
+    # Of the debt, tax that nobody pays now was tax; what else the note cures counts for usage first.
+    usage_debt = debt_parts.of_usage(wallet, debt)
+    untaxed = max(ZERO, min(EXACT.subtract(other, gifts.other), EXACT.subtract(debt, usage_debt)))
+    filled_usage = min(filled, max(ZERO, EXACT.subtract(usage_debt, EXACT.subtract(money, untaxed))))
     promotional = EXACT.subtract(gifts.usage, filled_usage)
     transfer_id = move(
         wallet,
