@@ -318,10 +318,13 @@ class TestSecondPerson:
     exact=st.integers(100, 5_000_000).map(lambda units: Decimal(units) / 10_000),
     shares=st.lists(st.integers(1, 900), min_size=1, max_size=5),
     voids=st.booleans(),
+    gift=st.integers(1, 60_000).map(lambda cents: Decimal(cents) / 100) | st.none(),
 )
-def test_credit_notes_never_exceed_the_invoice_and_add_up_to_it(exact: Decimal, shares: list[int], voids: bool) -> None:
+def test_credit_notes_never_exceed_the_invoice_and_add_up_to_it(
+    exact: Decimal, shares: list[int], voids: bool, gift: Decimal | None
+) -> None:
     with transaction.atomic():
-        payer, invoice = billed(str(exact))
+        payer, invoice = gifted(str(exact), *([("promotional", str(gift))] if gift else []))
         for turn, share in enumerate(shares):
             try:
                 ask(invoice, str((exact * share / 1000).quantize(Decimal("0.000001"))), str(turn))
@@ -333,7 +336,10 @@ def test_credit_notes_never_exceed_the_invoice_and_add_up_to_it(exact: Decimal, 
         if voids and (left.total or any(left.lines.values())):
             ask(invoice, None, "void")
             assert credit_notes.left_of(invoice).total == 0
-            assert payer.balance == 0
+            assert payer.balance == (gift or 0)
+            # Rounding that an invoice had given back beyond the debt is paid credit by now.
+            assert entries(payer, "promotional_usage") < Decimal("0.01")
+        assert entries(payer, "promotional_usage") >= 0
         assert wrong(payer) == []
         transaction.set_rollback(True)
 
