@@ -15,10 +15,10 @@ from decimal import Decimal
 
 import msgspec
 
-from billing import ledger, write_offs
+from billing import burning, ledger, write_offs
 from billing.credits import add_fresh, debts
 from billing.models import Account, Grant, Transfer
-from relayadmin.db import copy_rows, number_array, server_cursor
+from relayadmin.db import number_array, server_cursor
 from relayadmin.money import EXACT, ZERO
 
 _PAGE = 200
@@ -37,7 +37,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class _Use:
+class Use:
     """What is left of one transfer's use of one grant (USD), that has not been given back."""
 
     transfer_id: int
@@ -151,7 +151,7 @@ def _plan(
     return given, unpaid
 
 
-def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[_Use]]) -> Decimal:
+def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[int, int], list[Use]]) -> Decimal:
     """Undo these events' own uses for what no debt has swallowed; returns the rest, which was charged as debt."""
     rest = EXACT.subtract(returns.amount, returns.cured)
     # Events that the same transfers charged are one.
@@ -167,7 +167,7 @@ def _choose_own(returns: _Returns, lowered: Sequence[Change], uses: dict[tuple[i
     return rest
 
 
-def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[_Use]], rest: Decimal) -> Decimal:
+def _choose_newest(returns: _Returns, uses: dict[tuple[int, int], list[Use]], rest: Decimal) -> Decimal:
     """Undo whatever was used last for what was debt once, and was paid; returns what nobody has paid."""
     for use in _newest_uses(returns.customer_id, uses):
         rest = EXACT.subtract(rest, _take(returns, use, rest))
@@ -198,7 +198,7 @@ FROM billing_transfer t JOIN billing_entry e ON e.customer_id = t.customer_id AN
 WHERE t.customer_id = %(customer)s AND t.kind IN ('payment', 'credit_note') AND e.account = 'wallet'"""
 
 
-def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:
+def _take(returns: _Returns, use: Use, limit: Decimal) -> Decimal:
     part = min(use.left, limit)
     if part:
         use.left = EXACT.subtract(use.left, part)
@@ -209,35 +209,36 @@ def _take(returns: _Returns, use: _Use, limit: Decimal) -> Decimal:
     return part
 
 
-_LEFT = """
+# What is left of uses, as `Use` has it after the customer; a query goes on with what it reads them from.
+USES_LEFT = """
 SELECT u.customer_id, u.transfer_id, u.grant_id, g.kind, u.amount - coalesce((
     SELECT sum(r.amount) FROM billing_grantreturn r
     WHERE r.customer_id = u.customer_id AND r.used_by_id = u.transfer_id AND r.grant_id = u.grant_id
 ), 0)"""
 # Other transfers use grants too, but not for usage: debits by hand, closings.
-_FOR_USAGE = "{usage,adjustment,grant,write_off}"
-_LAST_BURNT_FIRST = "u.transfer_id DESC, g.priority DESC, g.expires_at DESC NULLS FIRST, g.id DESC"
+_FOR_USAGE = "{usage,adjustment,grant,write_off,credit_note}"
+LAST_BURNT_FIRST = "u.transfer_id DESC, g.priority DESC, g.expires_at DESC NULLS FIRST, g.id DESC"
 
 
-def _uses_of(transfers: set[tuple[int, int]]) -> dict[tuple[int, int], list[_Use]]:
+def _uses_of(transfers: set[tuple[int, int]]) -> dict[tuple[int, int], list[Use]]:
     """By (customer, transfer), what is left of its uses of grants, the last burnt first."""
     customers, numbers = zip(*sorted(transfers), strict=True) if transfers else ((), ())
     with server_cursor() as cursor:
         cursor.execute(
-            f"{_LEFT} FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, transfer_id)"
+            f"{USES_LEFT} FROM unnest(%s::bigint[], %s::bigint[]) AS t (customer_id, transfer_id)"
             " JOIN billing_grantuse u ON u.customer_id = t.customer_id AND u.transfer_id = t.transfer_id"
             " JOIN billing_grant g ON g.customer_id = u.customer_id AND g.id = u.grant_id"
-            f" ORDER BY u.customer_id, {_LAST_BURNT_FIRST}",
+            f" ORDER BY u.customer_id, {LAST_BURNT_FIRST}",
             [number_array(customers), number_array(numbers)],
             binary=True,
         )
-        uses: dict[tuple[int, int], list[_Use]] = {}
+        uses: dict[tuple[int, int], list[Use]] = {}
         for customer_id, *use in cursor.fetchall():
-            uses.setdefault((customer_id, use[0]), []).append(_Use(*use))
+            uses.setdefault((customer_id, use[0]), []).append(Use(*use))
     return uses
 
 
-def _newest_uses(customer_id: int, known: dict[tuple[int, int], list[_Use]]) -> Iterator[_Use]:
+def _newest_uses(customer_id: int, known: dict[tuple[int, int], list[Use]]) -> Iterator[Use]:
     """All of a customer's uses of grants for usage, newest first, in pages; those looked at before as they stand."""
     before = 2**63 - 1
     while True:
@@ -278,27 +279,8 @@ def _posting(returns: _Returns, job: str, reason: str) -> ledger.Posting:
 
 def _save(given: Sequence[tuple[int, _Returns]]) -> None:
     """Write what goes back, and add it to what is left of the grants."""
-    rows: list[str] = []
-    left: dict[tuple[int, int], Decimal] = {}
-    for number, returns in given:
-        for (used_by, grant_id), amount in sorted(returns.taken.items()):
-            rows.append(f"{returns.customer_id}\t{used_by}\t{grant_id}\t{number}\t{amount}")
-            key = (returns.customer_id, grant_id)
-            left[key] = EXACT.add(left.get(key, ZERO), amount)
-    if not rows:
-        return
-    ordered = sorted(left)
-    with server_cursor() as cursor:
-        copy_rows(cursor, "billing_grantreturn", "customer_id, used_by_id, grant_id, transfer_id, amount", rows)
-        cursor.execute(
-            # What comes back to a grant that has ended is for the expiry sweep.
-            "UPDATE billing_grant g SET remaining = g.remaining + t.amount,"
-            "   look_at = coalesce(g.look_at, g.voided_at, g.expires_at)"
-            " FROM unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS t (customer_id, id, amount)"
-            " WHERE g.customer_id = t.customer_id AND g.id = t.id",
-            [
-                number_array([customer_id for customer_id, _ in ordered]),
-                number_array([grant_id for _, grant_id in ordered]),
-                number_array([left[key] for key in ordered]),
-            ],
-        )
+    burning.put_back(
+        burning.Return(returns.customer_id, used_by, grant_id, number, amount)
+        for number, returns in given
+        for (used_by, grant_id), amount in sorted(returns.taken.items())
+    )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from billing import credit_notes, invoicing, ledger, open_invoices, receivables
+from billing import credit_notes, invoicing, ledger, receivables
 from billing.credit_notes import InvalidCreditNote, left_of, tax_of
-from billing.models import Account, BillingProfile, CreditNote, CreditNoteLine, Invoice, Transfer
+from billing.models import BillingProfile, CreditNote, CreditNoteLine, Invoice
 from relayadmin.money import EXACT, ZERO, amount_text, to_cents, total
 
 
@@ -93,21 +93,7 @@ def issue(
         source=source,
     )
     if invoice.terms == BillingProfile.Terms.ON_ACCOUNT:
-        note.transfer_id = receivables.move(
-            wallet,
-            EXACT.subtract(quoted.total, exact),
-            [
-                (Account.ROUNDING.value, EXACT.subtract(exact, quoted.subtotal)),
-                (Account.TAX.value, EXACT.minus(quoted.tax)),
-            ],
-            kind=Transfer.Kind.CREDIT_NOTE,
-            key=note.public_id,
-            reason=reason,
-            document=invoice.number,
-            actor=actor,
-            at=at,
-        )
-        _lower_due(invoice, wallet, quoted.total, at=at)
+        note.transfer_id = receivables.take_back(note, invoice, wallet, ZERO, at=at)
     credit_notes.save_numbered(note, invoice, at=at)
     CreditNoteLine.objects.bulk_create(
         CreditNoteLine(
@@ -133,17 +119,6 @@ def _check_left(invoice: Invoice, parts: Sequence[Part]) -> None:
         taken = total([part.amount for part in parts if part.invoice_line == line])
         if taken > max(ZERO, left[line]):
             raise InvalidCreditNote("lines", f"of a line {amount_text(max(ZERO, left[line]))} USD are left")
-
-
-def _lower_due(invoice: Invoice, wallet: ledger.LockedWallet, amount: Decimal, *, at: datetime) -> None:
-    """Money back cures debt, so it lowers what is due: on this invoice first, then on others."""
-    due = min(amount, invoice.amount_due)
-    if due:
-        open_invoices.settle(invoice, due, at=at)
-    rest = EXACT.subtract(amount, due)
-    if rest:
-        open_invoices.lower(wallet, rest, at=at, by_credit=True)
-    receivables.end_suspension(wallet.customer_id, at=at)
 
 
 def documented(customer_id: int, *, after: date | None, through: date) -> list[invoicing.Line]:

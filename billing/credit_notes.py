@@ -1,8 +1,9 @@
 """Credit notes: documents that take back lines of an issued invoice, or all that is left of it, with its tax.
 
 Of customers on account only: what is taken back goes to the wallet, where it lowers what is due first, and what was
-paid becomes credit. Prepaid usage has no tax invoice to correct: its re-rating puts the money back, and stands on the
-next statement, or in a note of its own (billing.correction_notes). A large one waits for a second person.
+paid becomes credit, gifts as the gifts that they were (billing.gift_returns). Prepaid usage has no tax invoice to
+correct: its re-rating puts the money back, and stands on the next statement, or in a note of its own
+(billing.correction_notes). A large one waits for a second person, and so do small ones of an invoice that together are.
 """
 
 from collections.abc import Mapping
@@ -13,18 +14,16 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Sum
 
-from billing import credits, ledger, open_invoices, receivables
+from billing import ledger, receivables
 from billing.invoicing import next_number
 from billing.manual import AlreadyDecided, Person, SamePerson, needs_second_person
 from billing.models import (
-    Account,
     BillingProfile,
     CreditNote,
     CreditNoteLine,
     CreditNoteRequest,
     Invoice,
     InvoiceLine,
-    Transfer,
 )
 from billing.taxes import share
 from relayadmin.db import in_transaction
@@ -112,8 +111,8 @@ def ask(
 ) -> CreditNoteRequest:
     """Take back parts (USD) of an invoice's lines, by their numbers, or void it (None: all that is left); once per key.
 
-    At once, or after a second person's look if it is large; the answer's `credit_note` is what was issued. Raises
-    InvalidCreditNote, CreditNoteKeyConflict.
+    At once, or after a second person's look if it is large, together with what was taken back of the invoice without
+    one before; the answer's `credit_note` is what was issued. Raises InvalidCreditNote, CreditNoteKeyConflict.
     """
     _check_texts(reason, key)
 
@@ -133,11 +132,12 @@ def ask(
             total=wanted.total,
             reason=reason.strip(),
             key=key,
+            needs_second_person=needs_second_person(EXACT.add(wanted.total, _issued_alone(invoice))),
             asked_by=person.name,
             asked_by_user_id=person.user_id,
             asked_at=at,
         )
-        if not needs_second_person(wanted.total):
+        if not row.needs_second_person:
             _issue(row, invoice, wallet, wanted, person, at=at)
         return row
 
@@ -206,6 +206,12 @@ def _pending(request_id: int) -> CreditNoteRequest:
     return row
 
 
+def _issued_alone(invoice: Invoice) -> Decimal:
+    """What was taken back of an invoice (USD) without a second person's look."""
+    alone = CreditNoteRequest.objects.filter(invoice=invoice, status=Asked.ISSUED, needs_second_person=False)
+    return alone.aggregate(sum=Sum("credit_note__total"))["sum"] or ZERO
+
+
 def _wanted(invoice: Invoice, parts: Mapping[int, Decimal] | None) -> _Wanted:
     """Judge parts by what is left of an invoice whose wallet is locked."""
     left = left_of(invoice)
@@ -256,8 +262,7 @@ def _issue(
         invoice.status, invoice.voided_at = Status.VOID, at
         invoice.voided_by, invoice.voided_because = note.actor, row.reason
         invoice.save(update_fields=["status", "voided_at", "voided_by", "voided_because"])
-    note.transfer_id = _post(note, invoice, wallet, usage, at=at)
-    receivables.end_suspension(invoice.customer_id, at=at)
+    note.transfer_id = receivables.take_back(note, invoice, wallet, usage, at=at)
     save_numbered(note, invoice, at=at)
     CreditNoteLine.objects.bulk_create(
         _line(note, position, lines[line], part)
@@ -276,35 +281,6 @@ def save_numbered(note: CreditNote, invoice: Invoice, *, at: datetime) -> None:
     note.sequence = next_number(note.series, note.year)
     note.number = f"{note.series}-{note.year}-{note.sequence:06d}"
     note.save(force_insert=True)
-
-
-def _post(
-    note: CreditNote, invoice: Invoice, wallet: ledger.LockedWallet, usage: Decimal, *, at: datetime
-) -> int | None:
-    """Put what is taken back on a locked wallet: off what is due on this invoice first, then on others, then credit."""
-    debt = credits.debts([wallet])[wallet.customer_id]
-    transfer_id = receivables.move(
-        wallet,
-        note.total,
-        [
-            (Account.REVENUE.value, EXACT.minus(usage)),
-            (Account.ROUNDING.value, EXACT.subtract(usage, note.subtotal)),
-            (Account.TAX.value, EXACT.minus(note.tax)),
-        ],
-        kind=Transfer.Kind.CREDIT_NOTE,
-        key=note.public_id,
-        reason=note.reason,
-        document=invoice.number,
-        actor=note.actor,
-        at=at,
-    )
-    due = min(max(ZERO, note.total), invoice.amount_due)
-    if due:
-        open_invoices.settle(invoice, due, at=at)
-    other = EXACT.subtract(min(debt, note.total), due)
-    if other > 0:
-        open_invoices.lower(wallet, other, at=at, by_credit=True)
-    return transfer_id
 
 
 def _line(note: CreditNote, position: int, line: InvoiceLine, part: Decimal) -> CreditNoteLine:

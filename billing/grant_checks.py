@@ -85,7 +85,9 @@ def _accounts_sql(*, full: bool) -> str:
     FROM (
         SELECT e.customer_id, e.transfer_id AS id, e.grant_id, e.amount
         FROM {rows_after("billing_grantreturn", "e.transfer_id > s.after_transfer", full=full)}
-    ) r LEFT JOIN billing_grant g ON g.customer_id = r.customer_id AND g.id = r.grant_id
+    ) r LEFT JOIN billing_transfer t ON t.customer_id = r.customer_id AND t.id = r.id
+    LEFT JOIN billing_grant g ON g.customer_id = r.customer_id AND g.id = r.grant_id
+    WHERE t.kind IS DISTINCT FROM 'credit_note'
     GROUP BY r.customer_id, r.id
 ), fresh AS (
     SELECT customer_id, transfer_id AS id, sum(amount) AS amount FROM billing_grant
@@ -101,11 +103,51 @@ CROSS JOIN LATERAL (VALUES
 WHERE d.expected <> d.found ORDER BY customer_id, id"""
 
 
+def _notes_sql(*, full: bool) -> str:
+    """What credit notes gave back: gifts to their grants, which pay debt that is left, and else paid credit.
+
+    Together that is what went beyond the debt. What counts against promotional usage came back to gifts.
+    """
+    return f"""{SINCE}, noted AS (
+    SELECT t.customer_id, t.id, a.amount, greatest(a.amount - greatest(-a.balance_before, 0), 0) AS beyond,
+           a.promotional
+    FROM (
+        SELECT e.customer_id, e.id
+        FROM {rows_after("billing_transfer", "e.id > s.after_transfer", full=full)} AND e.kind = 'credit_note'
+    ) t CROSS JOIN LATERAL (
+        SELECT sum(amount) FILTER (WHERE account = 'wallet') AS amount,
+               sum(balance_after - amount) FILTER (WHERE account = 'wallet') AS balance_before,
+               coalesce(-sum(amount) FILTER (WHERE account = 'promotional_usage'), 0) AS promotional
+        FROM billing_entry e WHERE e.customer_id = t.customer_id AND e.id >= t.id * 16 AND e.id < t.id * 16 + 16
+    ) a
+    WHERE a.amount > 0
+)
+SELECT n.customer_id, d.what, n.id, true, d.expected, d.found
+FROM noted n CROSS JOIN LATERAL (
+    SELECT coalesce(sum(r.amount) FILTER (WHERE g.kind <> 'paid'), 0) AS gifts,
+           coalesce(sum(r.amount) FILTER (WHERE g.kind = 'paid'), 0) AS paid
+    FROM billing_grantreturn r JOIN billing_grant g ON g.customer_id = r.customer_id AND g.id = r.grant_id
+    WHERE r.customer_id = n.customer_id AND r.transfer_id = n.id
+) r CROSS JOIN LATERAL (
+    SELECT coalesce(sum(u.amount), 0) AS used FROM billing_grantuse u
+    WHERE u.customer_id = n.customer_id AND u.transfer_id = n.id
+) u CROSS JOIN LATERAL (
+    SELECT coalesce(sum(g.amount), 0) AS amount FROM billing_grant g
+    WHERE g.customer_id = n.customer_id AND g.transfer_id = n.id
+) f CROSS JOIN LATERAL (VALUES
+    ('credit made by {{tr}}', n.beyond, r.gifts - u.used + f.amount),
+    ('given back to paid grants by {{tr}}', 0, r.paid),
+    ('taken back of promotional usage by {{tr}}, at most', least(n.promotional, r.gifts), n.promotional)
+) d (what, expected, found)
+WHERE d.expected <> d.found ORDER BY n.customer_id, n.id"""
+
+
 def _by_hand_sql(*, full: bool) -> str:
     """What debits by hand, closings, write-offs, refunds, disputes and invoices used of grants.
 
     All there was up to their amount; the rest is debt. Write-offs and payments of invoices cure debt, and no more; what
-    the rounding of an invoice gives back beyond the debt is a grant of its own.
+    the rounding of an invoice gives back beyond the debt is a grant of its own. Gifts that a credit note gives back pay
+    debt at once.
 
     Who has debt has no credit left, so the balance before, if above zero, is what grants could pay.
     """
@@ -124,7 +166,9 @@ def _by_hand_sql(*, full: bool) -> str:
 SELECT m.customer_id, d.what, m.id, true, d.expected, d.found FROM moved m LEFT JOIN LATERAL (
     SELECT sum(u.amount) AS amount FROM billing_grantuse u WHERE u.customer_id = m.customer_id AND u.transfer_id = m.id
 ) u ON true CROSS JOIN LATERAL (VALUES
-    ('used of grants by {{tr}}', least(greatest(-m.amount, 0), greatest(m.balance_before, 0)), coalesce(u.amount, 0)),
+    ('used of grants by {{tr}}', CASE WHEN m.kind = 'credit_note' AND m.amount > 0
+     THEN least(coalesce(u.amount, 0), m.amount, greatest(-m.balance_before, 0))
+     ELSE least(greatest(-m.amount, 0), greatest(m.balance_before, 0)) END, coalesce(u.amount, 0)),
     ('cured by {{tr}}, at most the debt', least(greatest(m.amount, 0), greatest(-m.balance_before, 0)),
      CASE WHEN m.kind IN ('invoice', 'credit_note') THEN least(greatest(m.amount, 0), greatest(-m.balance_before, 0))
      ELSE greatest(m.amount, 0) END)
@@ -207,6 +251,7 @@ def grant_checks(*, full: bool) -> tuple[str, ...]:
         _CREDIT,
         _returns_sql(full=full),
         _accounts_sql(full=full),
+        _notes_sql(full=full),
         _by_hand_sql(full=full),
         _takings_sql(full=full),
         _undone_sql(full=full),

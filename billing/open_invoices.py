@@ -39,6 +39,21 @@ def lower(wallet: ledger.LockedWallet, paid: Decimal, *, at: datetime, by_credit
         settle(invoice, part, at=at)
 
 
+def lower_by_note(
+    invoice: Invoice, wallet: ledger.LockedWallet, amount: Decimal, *, cured: Decimal, at: datetime
+) -> None:
+    """Take a credit note's total (USD) off what is due on its invoice, which nobody owes any more.
+
+    Of other invoices no more than what the note has cured of the locked wallet's debt beyond that.
+    """
+    due = min(max(ZERO, amount), invoice.amount_due)
+    if due:
+        settle(invoice, due, at=at)
+    other = EXACT.subtract(min(cured, amount), due)
+    if other > 0:
+        lower(wallet, other, at=at, by_credit=True)
+
+
 def settle(invoice: Invoice, part: Decimal, *, at: datetime) -> None:
     """Take a part off what is due on an invoice of a locked wallet, and save it; nothing due is paid."""
     assert ZERO <= part <= invoice.amount_due

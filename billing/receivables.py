@@ -9,10 +9,10 @@ from datetime import date, datetime, timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from zoneinfo import ZoneInfo
 
-from billing import burning, credits, debt_parts, ledger, notices, open_invoices, suspension
+from billing import burning, credits, debt_parts, gift_returns, ledger, notices, open_invoices, suspension
 from billing.accounts import AccountClosed
 from billing.billing_profiles import profile_of
-from billing.models import Account, AccountChange, Customer, Grant, Invoice, OperatorSettings, Transfer
+from billing.models import Account, AccountChange, CreditNote, Customer, Grant, Invoice, OperatorSettings, Transfer
 from billing.notice_kinds import INVOICE_OVERDUE
 from billing.periods import operator_timezone
 from relayadmin.db import in_transaction, server_cursor
@@ -81,12 +81,13 @@ def move(
     reason: str,
     document: str,
     actor: str = "",
+    gifts: Decimal = ZERO,
     at: datetime,
 ) -> int | None:
     """Move a locked wallet by an amount (USD) against these entries, whose zeros are left out; the transfer's number.
 
-    Below zero, credit pays in its order and the rest is debt; above, it fills debt, and the rest becomes paid credit.
-    None if the amount is zero. Raises ledger.AlreadyPosted.
+    Below zero, credit pays in its order and the rest is debt; above, it fills debt, and the rest becomes paid credit,
+    but for `gifts`: these the caller puts back. None if the amount is zero. Raises ledger.AlreadyPosted.
     """
     if not amount:
         return None
@@ -103,16 +104,89 @@ def move(
     )
     (transfer_id,) = ledger.post([posting], wallets={wallet.customer_id: wallet}, at=at)
     burning.burn(wallet, parts, transfer_id=transfer_id)
-    if amount > debt:
+    fresh = EXACT.subtract(EXACT.subtract(amount, gifts), debt)
+    if fresh > 0:
         credits.add_fresh(
             wallet.customer_id,
-            EXACT.subtract(amount, debt),
+            fresh,
             transfer_id=transfer_id,
             reference=document,
             reason=reason,
             at=at,
         )
     return transfer_id
+
+
+def take_back(
+    note: CreditNote, invoice: Invoice, wallet: ledger.LockedWallet, usage: Decimal, *, at: datetime
+) -> int | None:
+    """Post a credit note that is not saved yet to a locked wallet, and lower what is due; the transfer's number.
+
+    `usage` (USD) of the invoice, tax and rounding; what the note documents, adjustments have moved before. It is taken
+    off debt, and beyond that comes back as what had paid: gifts to their grants, where they pay what debt is left as
+    any new credit does, and all else as paid credit. Raises ledger.AlreadyPosted.
+    """
+    amount = EXACT.subtract(note.total, note.documented)
+    rounding = EXACT.subtract(EXACT.add(usage, note.documented), note.subtotal)
+    debt = credits.debts([wallet])[wallet.customer_id]
+    other = EXACT.subtract(amount, usage)
+    gifts = gift_returns.choose(invoice, usage=usage, other=other, documented=note.documented)
+    money = EXACT.subtract(amount, gifts.amount)
+    filled = min(gifts.amount, max(ZERO, EXACT.subtract(debt, money)))
+    # Of the debt, tax that nobody pays now was tax; what else the note cures counts for usage first.
+    usage_debt = debt_parts.of_usage(wallet, debt)
+    untaxed = max(ZERO, min(EXACT.subtract(other, gifts.other), EXACT.subtract(debt, usage_debt)))
+    filled_usage = min(filled, max(ZERO, EXACT.subtract(usage_debt, EXACT.subtract(money, untaxed))))
+    promotional = EXACT.subtract(gifts.usage, filled_usage)
+    transfer_id = move(
+        wallet,
+        amount,
+        [
+            (Account.REVENUE.value, EXACT.subtract(promotional, usage)),
+            (Account.PROMOTIONAL_USAGE.value, EXACT.minus(promotional)),
+            (Account.ROUNDING.value, rounding),
+            (Account.TAX.value, EXACT.minus(note.tax)),
+        ],
+        kind=Transfer.Kind.CREDIT_NOTE,
+        key=note.public_id,
+        reason=note.reason,
+        document=invoice.number,
+        actor=note.actor,
+        gifts=gifts.amount,
+        at=at,
+    )
+    if transfer_id is not None and gifts.amount:
+        gifts.save(wallet.customer_id, transfer_id=transfer_id)
+        burning.burn(wallet, burning.choose(wallet, filled), transfer_id=transfer_id)
+    cured = EXACT.add(min(debt, max(ZERO, amount)), _cured_before(note))
+    open_invoices.lower_by_note(invoice, wallet, note.total, cured=cured, at=at)
+    end_suspension(wallet.customer_id, at=at)
+    return transfer_id
+
+
+# What the adjustments that a note documents have cured of debt, and what notes before have documented of these. What a
+# transfer took to a balance above zero is no debt's.
+_CURED = """
+SELECT coalesce((
+    SELECT sum(least(e.amount, greatest(e.amount - e.balance_after, 0))) FROM billing_transfer t
+    JOIN billing_entry e ON e.customer_id = t.customer_id AND e.id = t.id * 16 AND e.account = 'wallet'
+    WHERE t.customer_id = %(customer)s AND t.kind = 'adjustment' AND t.period = %(booked)s AND e.amount > 0
+        AND starts_with(t.key, %(source)s || ':')
+), 0) - coalesce((
+    SELECT sum(n.documented) FROM billing_creditnote n
+    WHERE n.customer_id = %(customer)s AND n.booked_period = %(booked)s AND n.source = %(source)s
+), 0)"""
+
+
+def _cured_before(note: CreditNote) -> Decimal:
+    """What of the debt (USD) the adjustments cured that a note, not saved yet, documents."""
+    if note.booked_period is None:
+        return ZERO
+    with server_cursor() as cursor:
+        values = {"customer": note.customer_id, "booked": note.booked_period, "source": note.source}
+        cursor.execute(_CURED, values)
+        (cured,) = cursor.fetchone() or (ZERO,)
+    return min(note.documented, max(ZERO, Decimal(cured)))
 
 
 _LATER = """

@@ -159,7 +159,7 @@ class GrantUse(HotModel):
 
 
 class GrantReturn(HotModel):
-    """How much of a use an adjustment gave back to its grant. Append-only.
+    """How much of a use an adjustment or a credit note gave back to its grant. Append-only.
 
     Its primary key is (customer, used_by_id, grant_id, transfer_id), so that a use finds what came back of it.
     """
@@ -169,7 +169,7 @@ class GrantReturn(HotModel):
     customer = customer_key()
     used_by_id = models.BigIntegerField(help_text="The transfer that had used the grant.")
     grant_id = models.BigIntegerField()
-    transfer_id = models.BigIntegerField(help_text="The adjustment that gave it back.")
+    transfer_id = models.BigIntegerField(help_text="The adjustment or credit note that gave it back.")
     amount: Any = AmountField()
 
     class Meta:

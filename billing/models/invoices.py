@@ -300,6 +300,9 @@ class CreditNoteRequest(models.Model):
     total: Any = AmountField(help_text="With tax, as it was when it was asked for.")
     reason = models.CharField(max_length=500)
     key = models.CharField(max_length=255, help_text="Unique per customer: the same key takes back once.")
+    needs_second_person = models.BooleanField(
+        default=False, db_default=False, help_text="It was too large for one person, with what was issued so before."
+    )
     credit_note: Any = models.OneToOneField(CreditNote, on_delete=models.PROTECT, null=True, related_name="request")
     asked_by = models.CharField(max_length=150, blank=True)
     asked_by_user: Any = models.ForeignKey(
