@@ -140,6 +140,11 @@ def killed(runs: Iterable[JobRun]) -> set[int]:
     return {number for number, job, is_followed in rows if is_followed or job not in held}
 
 
+def error_line(run: JobRun) -> str:
+    """What a run failed of, on one line: the first, which has the kind of error; PostgreSQL points at its SQL below."""
+    return run.error.strip().partition("\n")[0][:200]
+
+
 def outcome_of(run: JobRun, dead: Container[int]) -> str:
     """How a run ended, in one word; `dead` are the runs that were killed."""
     if run.error:
