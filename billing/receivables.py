@@ -186,7 +186,8 @@ def _cured_before(note: CreditNote) -> Decimal:
         values = {"customer": note.customer_id, "booked": note.booked_period, "source": note.source}
         cursor.execute(_CURED, values)
         (cured,) = cursor.fetchone() or (ZERO,)
-    return min(note.documented, max(ZERO, Decimal(cured)))
+    documented: Decimal = note.documented
+    return min(documented, max(ZERO, Decimal(cured)))
 
 
 _LATER = """
