@@ -6,7 +6,7 @@ and the metrics tell.
 
 from datetime import datetime
 
-from billing import alarms, job_board, timetable
+from billing import alarms, job_board, jobs, timetable
 from billing.alarms import Sighting
 from billing.job_board import Processes, Standing
 
@@ -61,7 +61,7 @@ def trouble_text(standing: Standing) -> str:
     """What is wrong with a job, as the end of a sentence that begins with its name."""
     last, due_at = standing.last, standing.due_at
     if standing.trouble == "failed" and last:
-        return f"failed at {_moment(last.started_at)}: {last.error.strip().rpartition(chr(10))[2][:200]}"
+        return f"failed at {_moment(last.started_at)}: {jobs.error_line(last)}"
     if standing.trouble == "killed" and last:
         return f"was killed in the middle; it had begun at {_moment(last.started_at)}."
     if standing.trouble == "overdue" and last and standing.outcome == "running":

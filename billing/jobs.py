@@ -63,13 +63,16 @@ def variant_of(kwargs: Mapping[str, Any]) -> str:
     return json.dumps(kwargs, sort_keys=True)[:_VARIANT_LENGTH_MAX] if kwargs else ""
 
 
+def asked_by() -> str:
+    """Who asked for the task under way; empty if the timetable did."""
+    return str((current_task.request.headers or {}).get(BEGUN_BY, ""))[:150] if current_task else ""
+
+
 def _asked_for() -> dict[str, str]:
     """With which arguments the task under way was called, and by whom if a person did."""
     if not current_task:
         return {}
-    request = current_task.request
-    begun_by = (request.headers or {}).get(BEGUN_BY, "")
-    return {"variant": variant_of(request.kwargs or {}), "begun_by": str(begun_by)[:150]}
+    return {"variant": variant_of(current_task.request.kwargs or {}), "begun_by": asked_by()}
 
 
 def _finish(run: JobRun, outcome: Outcome, began: float, *, error: str = "") -> None:
@@ -135,6 +138,11 @@ def killed(runs: Iterable[JobRun]) -> set[int]:
     still = JobRun.objects.filter(pk__in=[run.pk for run in unfinished], duration_ms=None, error="")
     rows = still.annotate(is_followed=followed).values_list("pk", "job", "is_followed")
     return {number for number, job, is_followed in rows if is_followed or job not in held}
+
+
+def error_line(run: JobRun) -> str:
+    """What a run failed of, on one line: the first, which has the kind of error; PostgreSQL points at its SQL below."""
+    return run.error.strip().partition("\n")[0][:200]
 
 
 def outcome_of(run: JobRun, dead: Container[int]) -> str:

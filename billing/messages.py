@@ -198,16 +198,22 @@ def record(row: Delivery, result: Result, *, at: datetime) -> None:
 
 
 def send_again(*, delivery_id: int, at: datetime) -> None:
-    """Let a delivery that was sent or has failed be sent anew, as often as if it were new. Raises NothingToSend."""
-    ended = Delivery.objects.filter(pk=delivery_id).exclude(status=Status.WAITING)
-    row = ended.select_related("endpoint").first()
-    if row is None:
+    """Have a delivery sent at once: one that has ended as often as if it were new, one that backs off without waiting.
+
+    Raises NothingToSend.
+    """
+    row = Delivery.objects.filter(pk=delivery_id).select_related("endpoint").first()
+    if row is None or (row.status == Status.WAITING and not row.attempts):
         raise NothingToSend("it waits to be sent already")
     if row.endpoint is not None and row.endpoint.removed_at is not None:
         raise NothingToSend("its endpoint was removed")
     if row.endpoint is not None and row.endpoint.disabled_at is not None:
         raise NothingToSend("its endpoint is switched off")
-    ended.update(status=Status.WAITING, attempts=0, look_at=at, ended_at=None, error="", status_code=None)
+    found = Delivery.objects.filter(pk=delivery_id, status=row.status)
+    if row.status == Status.WAITING:
+        found.filter(look_at__gt=at).update(look_at=at)
+    else:
+        found.update(status=Status.WAITING, attempts=0, look_at=at, ended_at=None, error="", status_code=None)
 
 
 def remove_old(*, at: datetime, limit: int = 5_000) -> int:

@@ -5,14 +5,16 @@ whoever paid knows.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from billing import page_throttle, top_ups
 from billing import stripe_gateway as gateway
-from billing import top_ups
 from billing.models import OperatorSettings, TopUp
 from billing.top_up_states import ENDED
 from relayadmin.money import currency_text
@@ -22,16 +24,36 @@ Status = TopUp.Status
 # How the page looks; the words stand in the template.
 _TONES = {Status.PAID: "good", Status.PENDING: "wait", Status.PROCESSING: "wait"}
 _RELOADS_MAX = 60
+# It reloads twenty times a minute while it waits; from one address, several people may come back at once.
+VIEWS_A_MINUTE_MAX = 120
+ASKED_A_MINUTE_MAX = 30
+
+
+def _throttled(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer 429 to an address that asks too often, before anything is looked up."""
+
+    @wraps(view)
+    def throttled(request: HttpRequest) -> HttpResponse:
+        at = datetime.now(UTC)
+        scope = f"return:{page_throttle.caller(request)}"
+        if not page_throttle.is_too_often(scope, most=VIEWS_A_MINUTE_MAX, at=at):
+            return view(request)
+        answer = _no_store(render(request, "payments/return.html", {"operator": "", "too_often": True}, status=429))
+        answer.headers["Retry-After"] = str(page_throttle.seconds_left(at))
+        return answer
+
+    return throttled
 
 
 @require_safe
+@_throttled
 def payments_return(request: HttpRequest) -> HttpResponse:
     """What became of the payment with this `session_id`, or of the top-up that was `canceled`."""
     row = _named(request)
     if row is None:
         return _no_store(render(request, "payments/return.html", {"operator": _operator()}, status=404))
     if row.status not in ENDED and row.session_id is not None:
-        _ask(row.session_id)
+        _ask(row)
         row.refresh_from_db()
     turn = request.GET.get("turn", "0")
     turns = int(turn) if turn.isascii() and turn.isdigit() and len(turn) <= 3 else _RELOADS_MAX
@@ -50,6 +72,7 @@ def payments_return(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+@_throttled
 def card_return(request: HttpRequest) -> HttpResponse:
     """Back from the page to save a card on: what became of it is read by the webhook, or by the sweep a bit later."""
     context = {"operator": _operator(), "card": "saved" if "saved" in request.GET else "left"}
@@ -65,9 +88,13 @@ def _named(request: HttpRequest) -> TopUp | None:
     return TopUp.objects.filter(public_id=public_id, origin=TopUp.Origin.CHECKOUT).first()
 
 
-def _ask(session_id: str) -> None:
+def _ask(row: TopUp) -> None:
+    """Ask the provider, unless it was asked of this payment again and again: then the page says what is known."""
+    at = datetime.now(UTC)
+    if page_throttle.is_too_often(f"ask:{row.public_id}", most=ASKED_A_MINUTE_MAX, at=at):
+        return
     try:
-        top_ups.sync_session(session_id, datetime.now(UTC))
+        top_ups.sync_session(str(row.session_id), at)
     except (gateway.GatewayUnavailable, gateway.GatewayRejected, gateway.PaymentsNotConfigured) as error:
         # The sweep asks again; the page says that it waits.
         logger.warning("a customer is back from the checkout, and nobody knows of what: %s", error)

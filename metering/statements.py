@@ -76,6 +76,8 @@ def begin(*, period: date, at: datetime, customer: Customer | None = None, actor
         period_closing.try_again(closing.pk, customer_id=only)
         _list(closing.pk, period, only)
         if only is None:
+            # What was begun for single customers begins for all of them now.
+            PeriodClosing.objects.filter(pk=closing.pk, listed_at=None).update(begun_at=at, begun_by=actor)
             PeriodClosing.objects.filter(pk=closing.pk).update(listed_at=at, ended_at=None)
 
     in_transaction(work)
@@ -172,7 +174,7 @@ def _month_before(month: date) -> date:
     return (month - timedelta(days=1)).replace(day=1)
 
 
-def begin_due(*, at: datetime) -> PeriodClosing | None:
+def begin_due(*, at: datetime, actor: str = "") -> PeriodClosing | None:
     """Begin the closing of the month whose grace period has just ended, or list who came since.
 
     None at any other time, and where nobody is left to close.
@@ -183,7 +185,7 @@ def begin_due(*, at: datetime) -> PeriodClosing | None:
     known = PeriodClosing.objects.filter(period=period, listed_at__isnull=False).first()
     if known is not None and not _count_to_invoice(period):
         return None
-    return begin(period=period, at=at)
+    return begin(period=period, at=at, actor=actor)
 
 
 def _count_to_invoice(period: date) -> int:

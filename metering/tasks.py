@@ -83,7 +83,7 @@ def close_last_month() -> dict[str, Any] | None:
     at = datetime.now(UTC)
 
     def work(outcome: jobs.Outcome) -> None:
-        closing = statements.begin_due(at=at)
+        closing = statements.begin_due(at=at, actor=jobs.asked_by())
         if closing is None:
             return
         share_out(closing)

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from relayadmin.embedded import payments as embedded_payments
 
@@ -152,7 +154,14 @@ STATIC_ROOT = _collected if _collected.is_dir() or "collectstatic" in sys.argv e
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+# Nothing is kept in it that a page would have to wait for.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"socket_timeout": 0.25, "socket_connect_timeout": 0.25, "retry": Retry(NoBackoff(), 0)},
+    }
+}
 
 # Without it nothing is mailed, for Django's own default would try a server on this machine; in development, mail to
 # customers is written to the console.

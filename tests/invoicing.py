@@ -7,10 +7,22 @@ from uuid import uuid4
 
 from billing import billing_profiles, credits, invoicing, ledger, receivables, received, taxes
 from billing.manual import Person
-from billing.models import BillingProfile, Entry, Invoice, InvoiceLine, InvoiceTax, TaxRate, TopUp
+from billing.models import (
+    BillingProfile,
+    Customer,
+    Entry,
+    Invoice,
+    InvoiceLine,
+    InvoiceTax,
+    TaxRate,
+    TopUp,
+    Wallet,
+)
+from metering.models import ApiKey
+from relayadmin import ids
 from relayadmin.db import in_transaction
 from relayadmin.money import to_cents, total
-from tests.world import Payer, make_payer
+from tests.world import Payer, Relay, make_event, make_payer
 
 OLGA = Person(None, "olga")
 
@@ -45,6 +57,21 @@ def use(payer: Payer, amount: str, *, period: date = PERIOD) -> None:
         credits.charge_usage([charge], wallets=wallets, settlement=f"set_{uuid4().hex}", at=now())
 
     in_transaction(work)
+
+
+def make_many_used(count: int, *, period: date) -> list[Customer]:
+    """So many customers, each with one event in a month, which is a debt; in few statements."""
+    made = Customer.objects.bulk_create([Customer(name=f"Used {number}") for number in range(count)])
+    Wallet.objects.bulk_create([Wallet(customer=customer) for customer in made])
+    secrets = [ids.new_secret("sk-") for _ in made]
+    keys = ApiKey.objects.bulk_create(
+        ApiKey(customer=customer, name="k", digest=secret.digest, prefix=secret.prefix, last4=secret.last4)
+        for customer, secret in zip(made, secrets, strict=True)
+    )
+    at = f"{period:%Y-%m}-15T12:00:00Z"
+    answer = Relay().report(*[make_event(occurred_at=at, api_key_id=key.public_id) for key in keys])
+    assert answer.body["accepted"] == count
+    return made
 
 
 def issue(payer: Payer, exact: str, *, period: date = PERIOD, at: datetime = ISSUED) -> Invoice:

@@ -228,7 +228,7 @@ def result_of(run: JobRun | None) -> str:
         return ""
     if run.duration_ms is None and not run.error:
         return ""
-    return run.error.strip().rpartition("\n")[2][:200] or result_text(run)
+    return jobs.error_line(run) or result_text(run)
 
 
 def lately(item: Standing) -> str:

@@ -27,14 +27,14 @@ from billing.models import (
 )
 from relayadmin.money import amount_text
 
-DELIVERY_TONES = {"sent": "success", "waiting": "info", "tried again": "warning", "failed": "danger"}
+DELIVERY_TONES = {"sent": "success", "waiting": "info", "tries again": "warning", "failed": "danger"}
 ENDPOINT_TONES = {"on": "success", "failing": "warning", "off": "danger", "removed": ""}
 ROWS = 20
 
 
 def delivery_state(row: Delivery) -> str:
     if row.status == Delivery.Status.WAITING and row.attempts and row.error:
-        return "tried again"
+        return "tries again"
     return str(row.status)
 
 
@@ -47,7 +47,8 @@ def endpoint_state(row: WebhookEndpoint) -> str:
 
 
 def _result(row: Delivery) -> str:
-    return " · ".join(filter(None, [str(row.status_code or ""), row.error])) or html.NOTHING
+    """What is wrong, which names what was answered; else what was answered."""
+    return row.error or str(row.status_code or html.NOTHING)
 
 
 def deliveries_panel(rows: Any, *, title: str = "Sent", url: str = "") -> Panel:
@@ -98,12 +99,12 @@ class DeliveryAdmin(CustomerColumn, WorkAdmin):
         ("status_badge", "attempts"),
         ("status_code", "duration_ms"),
         "error",
-        ("created_at", "ended_at", "look_at"),
+        ("created_at", "ended_at", "next_attempt"),
     )
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
         row = self.get_object(request, str(object_id))
-        if row is None or row.status == Delivery.Status.WAITING:
+        if row is None or (row.status == Delivery.Status.WAITING and not row.attempts):
             return []
         shown: list[UnfoldAction] = super().get_actions_detail(request, object_id)
         return shown
@@ -134,6 +135,10 @@ class DeliveryAdmin(CustomerColumn, WorkAdmin):
     @display(description="Status", label=DELIVERY_TONES)
     def status_badge(self, obj: Delivery) -> str:
         return delivery_state(obj)
+
+    @display(description="Next attempt")
+    def next_attempt(self, obj: Delivery) -> str:
+        return html.moment(obj.look_at) if obj.look_at else html.NOTHING
 
     @display(description="Result")
     def result(self, obj: Delivery) -> str:

@@ -186,11 +186,12 @@ def _said(name: str, value: Any) -> str:
         case bool():
             return words if value else f"not {words}"
         case int():
-            return f"{value:,} {words}"
+            return f"{value:,} {words.removesuffix('s') if value == 1 else words}"
         case list() if value:
             return f"{len(value):,} {words}"
         case dict() if value:
-            return f"{words} " + " and ".join(filter(None, map(_said, value, value.values())))
+            parts = [_said(name, number) for name, number in value.items() if number] or ["nothing"]
+            return f"{words} " + " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     return f"{words} {value}" if value else ""
 
 
@@ -222,7 +223,7 @@ class JobRunAdmin(ReadOnlyAdmin):
 
     @display(description="Error")
     def short_error(self, obj: JobRun) -> str:
-        return obj.error.strip().rpartition("\n")[2][:120] or html.NOTHING
+        return jobs.error_line(obj)[:120] or html.NOTHING
 
     @display(description="What it did")
     def result_json(self, obj: JobRun) -> str:

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0201_notes_of_corrections"),
+        ("billing", "0202_entries_of_documents"),
     ]
 
     operations = [

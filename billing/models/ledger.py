@@ -124,6 +124,14 @@ class Entry(HotModel):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "entries"
+        indexes = (
+            # Few of many: what documents, refunds and disputes have moved is found without reading all usage.
+            models.Index(
+                fields=["customer", "account"],
+                condition=models.Q(account__in=[Account.TAX, Account.REFUNDS_PENDING, Account.DISPUTES]),
+                name="entry_of_documents",
+            ),
+        )
         constraints = (
             models.UniqueConstraint(
                 fields=["customer", "wallet_version"],

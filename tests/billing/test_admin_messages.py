@@ -1,5 +1,6 @@
 """The operator's pages of messages: what came of each, sending again, switching an endpoint off."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -55,6 +56,29 @@ def test_what_waits_has_no_button_and_is_not_sent_twice(payer: Payer, operator: 
     (row,) = deliveries(payer)
     assert "Send again" not in text_of(operator.get(page(Delivery, "change", row.pk)))
     assert "waits to be sent already" in text_of(operator.post(page(Delivery, "send_again", row.pk), follow=True))
+
+
+def test_what_backs_off_for_hours_is_sent_at_once_by_the_button(payer: Payer, operator: Client) -> None:
+    with receiver() as server:
+        server.status = 500
+        make_endpoint(payer, server.url)
+        announce(payer)
+        assert tasks.send_webhooks() == {"planned": 1, "tried": 1}
+        (row,) = deliveries(payer)
+        assert row.look_at is not None
+        later = row.look_at + timedelta(hours=5)
+        Delivery.objects.update(look_at=later)
+        text = text_of(operator.get(page(Delivery, "change", row.pk)))
+        assert "Send again" in text
+        assert "tries again Attempts 1" in text
+        assert f"Next attempt {later:%Y-%m-%d %H:%M:%S}" in text
+        server.status = 200
+        assert tasks.send_webhooks() is None
+        assert "sends it within seconds" in text_of(operator.post(page(Delivery, "send_again", row.pk), follow=True))
+        assert tasks.send_webhooks() == {"planned": 0, "tried": 1}
+        assert [request.headers["webhook-id"] for request in server.received] == [row.notice.public_id] * 2
+    (row,) = deliveries(payer)
+    assert (row.status, row.attempts, row.status_code) == ("sent", 2, 200)
 
 
 def test_who_may_only_look_sends_nothing(payer: Payer) -> None:

@@ -1,22 +1,20 @@
 """Limits and floors are the database's: as many processes as there are admit no more than one would."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from django.db import connection
 
 from billing.models import SpendLimit
 from billing.models.spending import Span
 from metering import spend
 from relayadmin.embedded.home import PROJECT
 from tests.concurrency.racing import assert_books_are_right
+from tests.processes import environment
 from tests.world import Payer, Relay, make_payer
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -46,18 +44,12 @@ for number in range(REQUESTS):
 def asked_by_processes(payer: Payer) -> Counter[str]:
     """What processes of their own are told that ask for the same customer at once, each one once before."""
     token = Relay().token
-    database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
-    environment = os.environ | {
-        "DATABASE_URL": urlunsplit(database),
-        "DJANGO_SETTINGS_MODULE": "relayadmin.settings",
-        "PYTHONPATH": str(PROJECT),
-    }
     with ExitStack() as stack:
         nodes = []
         for number in range(PROCESSES):
             command = [sys.executable, "-c", NODE, token, payer.api_key, f"node{number}"]
             node = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=PROJECT
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=PROJECT
             )
             nodes.append(stack.enter_context(node))
             stack.callback(node.kill)

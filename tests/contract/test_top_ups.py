@@ -1,13 +1,16 @@
 """/api/v1/top-ups: start a payment, see what became of it; refusals name what is wrong."""
 
+import secrets
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import time_machine
 from django.test import Client
 
-from billing import closing, received, suspension, top_ups
+from billing import closing, received, return_page, suspension, top_ups
 from billing.manual import Person
 from billing.models import AccessToken, AccountChange, Membership, OperatorSettings, TopUp
 from tests.operator import make_staff
@@ -31,6 +34,17 @@ def pages(stripe_sandbox: StripeSandbox) -> int:
     """How many pages were opened."""
     asked = [call for call in stripe_sandbox.requests() if call["path"] == "/v1/checkout/sessions"]
     return len({call["key"] for call in asked if call["method"] == "POST"})
+
+
+def asked_about(stripe_sandbox: StripeSandbox, row: TopUp) -> list[str]:
+    """The calls that read this top-up's session."""
+    wanted = f"/v1/checkout/sessions/{row.session_id}"
+    return [call["path"] for call in stripe_sandbox.requests() if (call["method"], call["path"]) == ("GET", wanted)]
+
+
+def second(number: int) -> datetime:
+    """So many seconds after this minute began."""
+    return now().replace(second=0, microsecond=0) + timedelta(seconds=number)
 
 
 class TestStarting:
@@ -338,3 +352,47 @@ class TestReturnPage:
         assert "We wait for your payment" in Client().get(url).content.decode()
         assert "refresh" not in Client().get(f"{url}&turn=60").content.decode()
         assert payer.balance == 10
+
+    def test_who_asks_again_and_again_is_answered_without_asking_the_provider(
+        self, payer: Payer, stripe_sandbox: StripeSandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(return_page, "ASKED_A_MINUTE_MAX", 2)
+        row, other = open_top_up(payer), open_top_up(payer)
+        with time_machine.travel(second(1), tick=False):
+            for _ in range(4):
+                page = Client().get(f"/payments/return?session_id={row.session_id}")
+                assert "We wait for your payment" in page.content.decode()
+            assert len(asked_about(stripe_sandbox, row)) == 2
+            Client().get(f"/payments/return?session_id={other.session_id}")
+            assert len(asked_about(stripe_sandbox, other)) == 1, "others are not slowed down by it"
+        with time_machine.travel(second(60), tick=False):
+            Client().get(f"/payments/return?session_id={row.session_id}")
+        assert len(asked_about(stripe_sandbox, row)) == 3
+
+    @pytest.mark.parametrize("path", ["return?session_id=cs_test_guess", "card?saved=1"])
+    def test_an_address_that_asks_too_often_waits_and_others_don_t(
+        self, db: None, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        monkeypatch.setattr(return_page, "VIEWS_A_MINUTE_MAX", 3)
+        address = f"203.0.{secrets.randbelow(250)}.{secrets.randbelow(250)}"
+        with time_machine.travel(second(15), tick=False):
+            views = [Client(REMOTE_ADDR=address).get(f"/payments/{path}") for _ in range(4)]
+            assert [view.status_code == 429 for view in views] == [False, False, False, True]
+            assert views[3].headers["Retry-After"] == "45"
+            assert "Too many requests" in views[3].content.decode()
+            # Each proxy adds whom it saw at the end; what a caller wrote there itself stands before it.
+            behind = Client(REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR=f"192.0.2.1, {address}")
+            assert behind.get(f"/payments/{path}").status_code == 429
+            assert Client(REMOTE_ADDR="198.51.100.7").get(f"/payments/{path}").status_code != 429
+        with time_machine.travel(second(60), tick=False):
+            assert Client(REMOTE_ADDR=address).get(f"/payments/{path}").status_code != 429
+
+    def test_while_redis_is_away_everybody_passes_and_waits_for_nothing(
+        self, db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(return_page, "VIEWS_A_MINUTE_MAX", 0)
+        cache = settings.CACHES["default"]
+        settings.CACHES = {"default": {**cache, "LOCATION": "redis://127.0.0.1:1/0"}}
+        began = time.monotonic()
+        assert Client().get("/payments/return?session_id=cs_test_guess").status_code == 404
+        assert time.monotonic() - began < 2

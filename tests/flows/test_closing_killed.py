@@ -1,6 +1,5 @@
 """Workers that close 2,000 customers' month are killed in the middle of it, twice; whoever comes after finishes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,21 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import pytest
 from django.db import connection
 
 from billing.checks import Scope
-from billing.models import Customer, CustomerClosing, Invoice, InvoiceSeries, PeriodClosing, Wallet
+from billing.models import CustomerClosing, Invoice, InvoiceSeries, PeriodClosing
 from billing.verification import check_ledger
 from metering import statements
-from metering.models import ApiKey
 from metering.usage_checks import check_usage
-from relayadmin import ids
 from relayadmin.embedded.home import PROJECT
-from tests.world import Relay, make_event
+from tests.invoicing import make_many_used
+from tests.processes import environment
 
 PERIOD = date(2012, 6, 1)
 CUSTOMERS = 2_000
@@ -34,27 +31,17 @@ PATIENCE_S = 240
 def customers(committed: None) -> Iterator[list[int]]:
     """2,000 customers, each with an event of the month, which is a debt; what other tests left is closed before."""
     statements.close_invoices(period=date(2012, 5, 1), at=datetime.now(UTC))
-    made = Customer.objects.bulk_create([Customer(name=f"Killed {number}") for number in range(CUSTOMERS)])
-    Wallet.objects.bulk_create([Wallet(customer=customer) for customer in made])
-    secrets = [ids.new_secret("sk-") for _ in made]
-    keys = ApiKey.objects.bulk_create(
-        ApiKey(customer=customer, name="k", digest=secret.digest, prefix=secret.prefix, last4=secret.last4)
-        for customer, secret in zip(made, secrets, strict=True)
-    )
-    at = f"{PERIOD:%Y-%m}-15T12:00:00Z"
-    answer = Relay().report(*[make_event(occurred_at=at, api_key_id=key.public_id) for key in keys])
-    assert answer.body["accepted"] == CUSTOMERS
+    made = make_many_used(CUSTOMERS, period=PERIOD)
     yield [customer.pk for customer in made]
     connection.close()
 
 
 def start_closing() -> "subprocess.Popen[bytes]":
     """The command, in a process of its own and on this test's database."""
-    database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
     return subprocess.Popen(
         [sys.executable, "manage.py", "close_invoices", "--period", f"{PERIOD:%Y-%m}"],
         cwd=PROJECT,
-        env=os.environ | {"DATABASE_URL": urlunsplit(database), "DJANGO_SETTINGS_MODULE": "relayadmin.settings"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

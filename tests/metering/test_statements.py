@@ -2,15 +2,20 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
+from django.core.management import call_command
 
-from billing import period_closing
+from billing import jobs, period_closing
 from billing.models import Alarm, CustomerClosing, Invoice, OperatorSettings, PeriodClosing
 from billing.periods import bounds
 from metering import statements
 from metering.models import UsageHour
+from metering.tasks import close_last_month
+from relayadmin.commands import os_user
 from tests.world import SONNET, Payer, Relay, make_event, make_payer
 
 OCTOBER = date(2026, 10, 1)
@@ -153,6 +158,32 @@ class TestSchedule:
         assert statements.begin_due(at=at) is not None
         close(payer, at=at)
         assert statements.begin_due(at=at) is None
+
+
+@pytest.mark.django_db
+class TestWhoBegan:
+    """A closing names who began it: the command's caller, whoever pressed Run now, or nobody but the timetable."""
+
+    def test_the_command_names_its_caller(self) -> None:
+        make_used_october()
+        call_command("close_invoices", period="2026-10", stdout=StringIO())
+        assert PeriodClosing.objects.get(period=OCTOBER).begun_by == f"{os_user()} (command line)"
+
+    @pytest.mark.parametrize("by", ["grace", ""])
+    def test_a_job_names_who_asked_for_it(self, by: str) -> None:
+        make_used_october()
+        with time_machine.travel("2026-11-01T06:07:00Z", tick=False):
+            close_last_month.apply(headers={jobs.BEGUN_BY: by} if by else {})
+        assert PeriodClosing.objects.get(period=OCTOBER).begun_by == by
+
+    def test_one_customer_by_hand_does_not_pass_for_the_whole_month(self) -> None:
+        payer = make_used_october()
+        make_used_october()
+        at = datetime(2026, 11, 1, 5, tzinfo=UTC)
+        statements.close_invoices(period=OCTOBER, at=at, customer=payer.customer, actor="olga")
+        statements.begin_due(at=datetime(2026, 11, 1, 7, tzinfo=UTC))
+        closing = PeriodClosing.objects.get(period=OCTOBER)
+        assert (closing.begun_by, closing.begun_at.hour) == ("", 7)
 
 
 def make_used_october() -> Payer:

@@ -62,7 +62,7 @@ class TestBoard:
             variant='{"full": true}',
             started_at=now,
             duration_ms=5,
-            result={"ok": True, "checked": {"events": 7, "wallets": 2}, "differences": []},
+            result={"ok": True, "checked": {"holds": 0, "events": 7, "grants": 1, "wallets": 2}, "differences": []},
         )
         with CaptureQueriesContext(connection) as queries:
             answer = operator.get(page(Job, "changelist"))
@@ -71,7 +71,7 @@ class TestBoard:
         assert "Free open holds whose time is over." in text
         assert "every 15 seconds" in text
         assert "less than 1 min ago, took 1.2 s 1,200 expired" in text
-        assert "checked 7 events and 2 wallets" in text
+        assert "checked 7 events, 1 grant and 2 wallets" in text
         assert "every Sunday at 04:30 (UTC)" in text
         assert text.index("Boom: it broke") < text.index("1,200 expired"), "what is in trouble comes first"
         assert "In trouble 1" in text
@@ -116,9 +116,11 @@ class TestPageOfAJob:
 
     def test_says_what_is_wrong_in_the_errors_own_words(self, operator: Client) -> None:
         job, now = put_on_the_timetable(), datetime.now(UTC)
-        JobRun.objects.create(job="billing.expire_holds", started_at=now, error="BooksDiffer: no", duration_ms=9)
+        error = 'ProgrammingError: relation "hold" does not exist\nLINE 1: SELECT 1 FROM hold\n                      ^'
+        JobRun.objects.create(job="billing.expire_holds", started_at=now, error=error, duration_ms=9)
         text = text_of(operator.get(page(Job, "change", job.pk)))
-        assert f"Failed at {now:%Y-%m-%d %H:%M} UTC: BooksDiffer: no" in text
+        assert f'Failed at {now:%Y-%m-%d %H:%M} UTC: ProgrammingError: relation "hold" does not exist' in text
+        assert "SELECT 1" not in text
 
     def test_run_now_asks_runs_and_says_where_the_result_is(self, operator: Client, eager: None) -> None:
         job = put_on_the_timetable()

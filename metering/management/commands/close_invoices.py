@@ -23,7 +23,10 @@ class Command(JsonCommand):
                 raise CommandError(f"There is no customer {options['customer']!r}.")
         try:
             closed = close_invoices(
-                period=read_month(options["period"]), at=datetime.now(UTC), customer=customer, actor=os_user()
+                period=read_month(options["period"]),
+                at=datetime.now(UTC),
+                customer=customer,
+                actor=f"{os_user()} (command line)",
             )
         except InvalidMonth as error:
             raise CommandError(f"--period: {error}.") from error
