@@ -6,7 +6,7 @@ correct: its re-rating puts the money back, and stands on the next statement, or
 (billing.correction_notes). A large one waits for a second person, and so do small ones of an invoice that together are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,6 +30,8 @@ from relayadmin.db import in_transaction
 from relayadmin.money import EXACT, ZERO, amount_text, has_decimals, parse_amount, to_cents, total
 
 SERIES = "CN"
+# By how much less (USD) an invoice's usage counts since it was issued, on no credit note of it: who rates it knows.
+lowered_since: list[Callable[[Invoice], Decimal]] = []
 Status = Invoice.Status
 Asked = CreditNoteRequest.Status
 
@@ -91,6 +93,11 @@ def left_of(invoice: Invoice) -> Left:
         EXACT.subtract(invoice.subtotal, before["subtotal"] or ZERO),
         EXACT.subtract(invoice.tax, before["tax"] or ZERO),
     )
+
+
+def back_already(invoice: Invoice) -> Decimal:
+    """What of an invoice's usage (USD) adjustments have put back, which stands on another document of the customer's."""
+    return max(ZERO, total([ZERO, *(lowered(invoice) for lowered in lowered_since)]))
 
 
 def tax_of(invoice: Invoice, subtotal: Decimal, left: Left) -> Decimal:
@@ -219,6 +226,7 @@ def _wanted(invoice: Invoice, parts: Mapping[int, Decimal] | None) -> _Wanted:
         rest = {line: part for line, part in left.lines.items() if part}
         if not rest and not left.total:
             raise InvalidCreditNote("invoice", "nothing of it is left to credit")
+        _check_usage("invoice", invoice, rest, left)
         return _Wanted(rest, left.subtotal, left.tax, is_all=True)
     wanted = {line: part for line, part in parts.items() if part}
     for line, part in wanted.items():
@@ -228,12 +236,28 @@ def _wanted(invoice: Invoice, parts: Mapping[int, Decimal] | None) -> _Wanted:
             raise InvalidCreditNote("lines", "the part of a line must be above zero, with at most 15 decimals")
         if part > left.lines[line]:
             raise InvalidCreditNote("lines", f"of the line {amount_text(max(ZERO, left.lines[line]))} USD are left")
+    _check_usage("lines", invoice, wanted, left)
     subtotal = to_cents(total(list(wanted.values())))
     if not wanted or not subtotal:
         raise InvalidCreditNote("lines", "a credit note must take back a cent at least")
     if subtotal > left.subtotal:
         raise InvalidCreditNote("lines", f"only {amount_text(left.subtotal)} USD of the invoice are left")
     return _Wanted(wanted, subtotal, tax_of(invoice, subtotal, left), is_all=False)
+
+
+def _check_usage(field: str, invoice: Invoice, parts: Mapping[int, Decimal], left: Left) -> None:
+    """Refuse usage that is back already: it was put right since, and stands on another document."""
+    back = back_already(invoice)
+    if not back:
+        return
+    usage = set(invoice.lines.filter(quantity__isnull=False).values_list("pk", flat=True))
+    most = EXACT.subtract(total([ZERO, *(left.lines[line] for line in usage)]), back)
+    if total([ZERO, *(part for line, part in parts.items() if line in usage)]) > most:
+        raise InvalidCreditNote(
+            field,
+            f"{amount_text(back)} USD of its usage are back already, rated again since it was issued, and stand on"
+            f" another document: of its usage {amount_text(max(ZERO, most))} USD at most can be credited",
+        )
 
 
 def _issue(

@@ -7,7 +7,8 @@ class MeteringConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from billing import messages
-        from metering import spend
+        from billing import credit_notes, messages
+        from metering import adjusted_invoices, spend
 
         messages.keys_of_scopes.append(spend.key_ids_of)
+        credit_notes.lowered_since.append(adjusted_invoices.lowered_since)

@@ -70,7 +70,10 @@ class CreditForm(VoidForm):
 
 def lines_left(invoice: Invoice) -> Panel:
     """What is left of each line of an invoice, to choose from."""
-    left = credit_notes.left_of(invoice)
+    left, back = credit_notes.left_of(invoice), credit_notes.back_already(invoice)
+    note = f"With the tax on it, {cents_text(left.total)} USD are left to take back."
+    if back:
+        note += f" Of its usage {amount_text(back)} USD are back already: it was rated again since."
     return Panel(
         title="Lines of the invoice",
         headers=("No.", "Description", "Amount", "Left"),
@@ -80,7 +83,7 @@ def lines_left(invoice: Invoice) -> Panel:
         ],
         numbers=frozenset({2, 3}),
         total=("", "Subtotal", html.amount(invoice.subtotal), html.amount(left.subtotal)),
-        note=f"With the tax on it, {cents_text(left.total)} USD are left to take back.",
+        note=note,
     )
 
 

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from billing import credit_notes, documents
-from billing.models import CreditNote, Entry, Invoice, Transfer
+from billing.models import CreditNote, CreditNoteRequest, Entry, Invoice, Transfer
 from metering import pricing, rerating, rerating_notes, statements
 from metering.models import Price, Rerating, ReratingNote
 from metering.rerating import Outcome
@@ -69,6 +69,10 @@ def invoiced(credit: str = "0") -> tuple[Payer, Invoice]:
     payer = on_account(credit)
     use(payer)
     return payer, close(payer)
+
+
+def credit(invoice: Invoice, parts: dict[int, Decimal] | None, *, key: str = "credit") -> CreditNoteRequest:
+    return credit_notes.ask(invoice_id=invoice.pk, parts=parts, reason="a gesture", key=key, person=OLGA, at=AT)
 
 
 def again(invoice: Invoice) -> Invoice:
@@ -138,6 +142,42 @@ class TestOnAccount:
         assert apply(by_credit_note=False).notes == []
         use(payer, IN_NOVEMBER, 40)
         assert close(payer, NOVEMBER).exact_total == 40 * (EXAMPLE_CHARGE - Decimal("0.005")) - LESS
+
+    def test_what_stands_on_the_next_invoice_is_not_credited_again(self) -> None:
+        payer, invoice = invoiced()
+        mend("5")
+        apply(by_credit_note=False)
+        assert credit_notes.back_already(invoice) == LESS
+        with pytest.raises(credit_notes.InvalidCreditNote, match=r"^0\.500000 USD .* 2\.425000 USD at most") as void:
+            credit(invoice, None)
+        assert void.value.field == "invoice"
+        usage = {line.pk: line.amount for line in invoice.lines.filter(quantity__isnull=False)}
+        with pytest.raises(credit_notes.InvalidCreditNote, match=r"2\.425000 USD at most") as parts:
+            credit(invoice, usage)
+        assert parts.value.field == "lines"
+        output = invoice.lines.get(meter="output")
+        usage[output.pk] -= LESS
+        note = credit(invoice, usage).credit_note
+        # What is left is the tax on what stands on the next invoice, which takes that back as well.
+        assert payer.balance == note.total + LESS - invoice.total
+        with pytest.raises(credit_notes.InvalidCreditNote, match=r" 0\.000000 USD at most"):
+            credit(invoice, {output.pk: Decimal("0.01")}, key="once more")
+
+    def test_what_a_note_documents_is_not_back_twice_but_once(self) -> None:
+        payer, invoice = invoiced()
+        mend("5")
+        apply()
+        assert credit_notes.back_already(invoice) == 0
+        credit(invoice, None)
+        assert payer.balance == 0
+
+    def test_what_got_dearer_is_no_reason_against_a_credit_note(self) -> None:
+        payer, invoice = invoiced()
+        mend("25")
+        apply(by_credit_note=False)
+        assert credit_notes.back_already(invoice) == 0
+        credit(invoice, None)
+        assert payer.balance == -LESS
 
     def test_what_got_dearer_stays_on_the_next_invoice(self) -> None:
         payer, invoice = invoiced()
