@@ -96,7 +96,7 @@ def left_of(invoice: Invoice) -> Left:
 
 
 def back_already(invoice: Invoice) -> Decimal:
-    """What of an invoice's usage (USD) adjustments have put back, which stands on another document of the customer's."""
+    """What of an invoice's usage (USD) adjustments have put back: it stands on another document of the customer's."""
     return max(ZERO, total([ZERO, *(lowered(invoice) for lowered in lowered_since)]))
 
 
