@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Sum
 
-from billing import ledger, receivables
+from billing import ledger, notices, receivables
 from billing.invoicing import next_number
 from billing.manual import AlreadyDecided, Person, SamePerson, needs_second_person
 from billing.models import (
@@ -25,9 +25,10 @@ from billing.models import (
     Invoice,
     InvoiceLine,
 )
+from billing.notice_kinds import CREDIT_NOTE_ISSUED
 from billing.taxes import share
 from relayadmin.db import in_transaction
-from relayadmin.money import EXACT, ZERO, amount_text, has_decimals, parse_amount, to_cents, total
+from relayadmin.money import EXACT, ZERO, amount_text, cents_text, has_decimals, parse_amount, to_cents, total
 
 SERIES = "CN"
 # By how much less (USD) an invoice's usage counts since it was issued, on no credit note of it: who rates it knows.
@@ -300,11 +301,29 @@ def _issue(
 
 
 def save_numbered(note: CreditNote, invoice: Invoice, *, at: datetime) -> None:
-    """Give a note its number, and save it; its series is locked from here to the commit, so that no number is lost."""
+    """Give a note its number, save it and tell its customer; what is due on its invoice is lowered by now.
+
+    Its series is locked from here to the commit, so that no number is lost.
+    """
     note.series, note.year = SERIES, at.astimezone(ZoneInfo(invoice.timezone)).year
     note.sequence = next_number(note.series, note.year)
     note.number = f"{note.series}-{note.year}-{note.sequence:06d}"
     note.save(force_insert=True)
+    notices.announce(
+        customer_id=note.customer_id,
+        kind=CREDIT_NOTE_ISSUED,
+        key=note.public_id,
+        data={
+            "credit_note": note.public_id,
+            "number": note.number,
+            "invoice": invoice.public_id,
+            "invoice_number": invoice.number,
+            "total": cents_text(note.total),
+            "amount_due": cents_text(invoice.amount_due),
+            "reason": note.reason,
+        },
+        at=at,
+    )
 
 
 def _line(note: CreditNote, position: int, line: InvoiceLine, part: Decimal) -> CreditNoteLine:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BALANCE_LOW = "balance_low"
+CREDIT_NOTE_ISSUED = "credit_note_issued"
 INVOICE_DUE_AGAIN = "invoice_due_again"
 INVOICE_ISSUED = "invoice_issued"
 INVOICE_OVERDUE = "invoice_overdue"
@@ -44,6 +45,19 @@ KINDS: dict[str, Kind] = {
                 "total": "121.00",
                 "amount_due": "121.00",
                 "due_on": "2026-11-15",
+            },
+        ),
+        Kind(
+            CREDIT_NOTE_ISSUED,
+            "A credit note took back an issued invoice, or a part of it.",
+            {
+                "credit_note": "cn_0k9d3f6h1m2n4p5q",
+                "number": "CN-2026-000007",
+                "invoice": "inv_0k9d3f6h1m2n4p5q",
+                "invoice_number": "INV-2026-000042",
+                "total": "12.10",
+                "amount_due": "108.90",
+                "reason": "An outage on the 12th.",
             },
         ),
         Kind(

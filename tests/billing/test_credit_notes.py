@@ -12,7 +12,17 @@ from billing import correction_notes, credit_notes, expiry, ledger
 from billing.adjustments import Change, adjust_usage
 from billing.credit_notes import InvalidCreditNote
 from billing.manual import AlreadyDecided, Person, SamePerson
-from billing.models import CreditNote, CreditNoteRequest, Grant, GrantReturn, Invoice, OperatorSettings, Transfer
+from billing.models import (
+    CreditNote,
+    CreditNoteRequest,
+    Grant,
+    GrantReturn,
+    Invoice,
+    Notice,
+    OperatorSettings,
+    Transfer,
+)
+from billing.notice_kinds import KINDS
 from billing.received import approve
 from tests.billing.test_receivables import again, billed, give, wrong
 from tests.invoicing import entries, issue, now, on_account, record, use
@@ -89,6 +99,22 @@ class TestOnAccount:
         with pytest.raises(credit_notes.CreditNoteKeyConflict):
             ask(invoice, "3.00")
         assert payer.balance == Decimal("-9.68")
+
+    def test_its_customer_is_told_once(self) -> None:
+        payer, invoice = billed("10.00")
+        note = ask(invoice, "2.00").credit_note
+        ask(invoice, "2.00")
+        told = Notice.objects.get(customer=payer.customer, kind="credit_note_issued")
+        assert told.data == {
+            "credit_note": note.public_id,
+            "number": note.number,
+            "invoice": invoice.public_id,
+            "invoice_number": invoice.number,
+            "total": "2.42",
+            "amount_due": "9.68",
+            "reason": note.reason,
+        }
+        assert told.data.keys() == KINDS["credit_note_issued"].example.keys()
 
     def test_is_written_once(self) -> None:
         _, invoice = billed("10.00")
