@@ -13,6 +13,7 @@ from decimal import Decimal
 from billing import credit_notes, invoicing, ledger, receivables
 from billing.credit_notes import InvalidCreditNote, left_of, tax_of
 from billing.models import BillingProfile, CreditNote, CreditNoteLine, Invoice
+from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO, amount_text, to_cents, total
 
 
@@ -121,21 +122,28 @@ def _check_left(invoice: Invoice, parts: Sequence[Part]) -> None:
             raise InvalidCreditNote("lines", f"of a line {amount_text(max(ZERO, left[line]))} USD are left")
 
 
+_DOCUMENTED = """
+SELECT n.number, n.documented, i.period FROM billing_creditnote n JOIN billing_invoice i ON i.id = n.invoice_id
+WHERE n.customer_id = %(customer)s AND n.booked_period > coalesce(%(after)s::date, '-infinity')
+    AND n.booked_period <= %(through)s::date
+ORDER BY n.id"""
+
+
 def documented(customer_id: int, *, after: date | None, through: date) -> list[invoicing.Line]:
     """What notes document of adjustments booked in the periods after one, up to another: a line for each note."""
-    notes = CreditNote.objects.filter(customer_id=customer_id, booked_period__lte=through).select_related("invoice")
-    if after is not None:
-        notes = notes.filter(booked_period__gt=after)
+    with server_cursor() as cursor:
+        cursor.execute(_DOCUMENTED, {"customer": customer_id, "after": after, "through": through})
+        rows = cursor.fetchall()
     return [
         invoicing.Line(
-            usage_period=note.invoice.period,
-            description=f"Documented by credit note {note.number}",
+            usage_period=period,
+            description=f"Documented by credit note {number}",
             model="",
             meter="",
             quantity=Decimal(1),
-            unit_price=note.documented,
+            unit_price=exact,
             per=1,
-            note=note.number,
+            note=number,
         )
-        for note in notes.order_by("pk")
+        for number, exact, period in rows
     ]
