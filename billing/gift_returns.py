@@ -14,6 +14,7 @@ from django.db.models import Sum
 from billing import burning
 from billing.adjustments import LAST_BURNT_FIRST, USES_LEFT, Use
 from billing.models import CreditNote, CreditNoteLine, Invoice
+from billing.open_invoices import COVERED_BEFORE
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO, total
 
@@ -90,14 +91,11 @@ def _left_of(invoice: Invoice, documented: Decimal) -> tuple[Decimal, Decimal]:
 
 
 # The transfers that charged an invoice's usage, and the one that posted its tax and rounding.
-_OWN = """
+_OWN = f"""
 WITH own AS MATERIALIZED (
     SELECT t.customer_id, t.id, t.kind FROM billing_transfer t
     WHERE t.customer_id = %(customer)s AND t.kind IN ('usage', 'adjustment') AND t.period <= %(period)s
-        AND t.period > coalesce((
-            SELECT max(i.period) FROM billing_invoice i
-            WHERE i.customer_id = %(customer)s AND i.period < %(period)s AND i.status <> 'draft'
-        ), '-infinity')
+        AND t.period > {COVERED_BEFORE}
     UNION ALL
     SELECT t.customer_id, t.id, t.kind FROM billing_transfer t
     WHERE t.customer_id = %(customer)s AND t.kind = 'invoice' AND t.key = %(invoice)s

@@ -15,6 +15,11 @@ from relayadmin.money import CENT, EXACT, ZERO, total
 
 Status = Invoice.Status
 OPEN = (Status.ISSUED, Status.OVERDUE)
+# Of a customer's invoice of a period: the period up to which the one before reaches.
+COVERED_BEFORE = """coalesce((
+    SELECT max(i.period) FROM billing_invoice i
+    WHERE i.customer_id = %(customer)s AND i.period < %(period)s AND i.status <> 'draft'
+), '-infinity')"""
 _UP = Context(prec=80, rounding=ROUND_UP)
 
 

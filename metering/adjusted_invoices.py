@@ -5,18 +5,17 @@ from decimal import Decimal
 from django.db.models import Sum
 
 from billing.models import CreditNote, Invoice
+from billing.open_invoices import COVERED_BEFORE
 from relayadmin.db import server_cursor
 from relayadmin.money import EXACT, ZERO
 
 # Events that the invoice charged, by adjustments that a later document has.
-_LOWERED = """
+_LOWERED = f"""
 SELECT coalesce(sum(a.old_charge - a.new_charge), 0)
 FROM metering_usageadjustment a
 JOIN metering_usageevent e ON e.customer_id = a.customer_id AND e.id = a.event_number
-WHERE a.customer_id = %(customer)s AND a.period > %(period)s AND e.period <= %(period)s AND e.period > coalesce((
-    SELECT max(i.period) FROM billing_invoice i
-    WHERE i.customer_id = %(customer)s AND i.period < %(period)s AND i.status <> 'draft'
-), '-infinity')"""
+WHERE a.customer_id = %(customer)s AND a.period > %(period)s AND e.period <= %(period)s
+    AND e.period > {COVERED_BEFORE}"""
 
 
 def lowered_since(invoice: Invoice) -> Decimal:
