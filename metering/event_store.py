@@ -35,8 +35,9 @@ def take_ids(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
     with server_cursor() as cursor:
         cursor.execute(
             "INSERT INTO metering_eventkey (customer_id, event_id, digest)"
-            " SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bytea[])"
-            " ON CONFLICT (customer_id, event_id) DO NOTHING RETURNING customer_id, event_id, id",
+            " SELECT customer_id, event_id, digest FROM unnest(%s::bigint[], %s::text[], %s::bytea[])"
+            "   WITH ORDINALITY AS t (customer_id, event_id, digest, place) ORDER BY place"
+            " ON CONFLICT (customer_id, event_id) DO NOTHING RETURNING id",
             [
                 number_array([event.customer_id for event in ordered]),
                 text_array([event.id for event in ordered]),
@@ -44,15 +45,37 @@ def take_ids(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
             ],
             binary=True,
         )
-        taken = {(row[0], row[1]): row[2] for row in cursor.fetchall()}
-    if len(taken) == len(ordered):
-        new = ordered
-    else:
-        new = [event for event in ordered if (event.customer_id, event.id) in taken]
-        repeated += [event for event in ordered if (event.customer_id, event.id) not in taken]
+        numbers = [row[0] for row in cursor.fetchall()]
+    if len(numbers) == len(ordered):
+        # Rows get their numbers in the order in which they are selected.
+        for event, number in zip(ordered, sorted(numbers), strict=True):
+            event.number = number
+        return ordered, repeated
+    taken = _ids_with(numbers, ordered)
+    new = [event for event in ordered if (event.customer_id, event.id) in taken]
+    repeated += [event for event in ordered if (event.customer_id, event.id) not in taken]
     for event in new:
         event.number = taken[event.customer_id, event.id]
     return new, repeated
+
+
+def _ids_with(numbers: list[int], events: Sequence[Event]) -> dict[tuple[int, str], int]:
+    """{(customer, id): number} of those of these events' ids that have one of these numbers."""
+    if not numbers:
+        return {}
+    with server_cursor() as cursor:
+        cursor.execute(
+            "SELECT k.customer_id, k.event_id, k.id FROM unnest(%s::bigint[], %s::text[]) AS t (customer_id, id)"
+            " JOIN metering_eventkey k ON k.customer_id = t.customer_id AND k.event_id = t.id"
+            " WHERE k.id = ANY (%s::bigint[])",
+            [
+                number_array([event.customer_id for event in events]),
+                text_array([event.id for event in events]),
+                number_array(numbers),
+            ],
+            binary=True,
+        )
+        return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
 
 
 def record_conflicts(repeated: Sequence[Event], *, at: datetime) -> None:

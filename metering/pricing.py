@@ -89,6 +89,11 @@ class Asked(NamedTuple):
     status: str = "completed"
 
 
+# Model, channel, upstream account, service tier, speed and place as an event names them.
+Words = tuple[str, str | None, str | None, str, str, str]
+_MAX_WORDS = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class _Grid:
     """Where the prices of a model on a channel under a plan change: between these marks one card holds."""
@@ -105,7 +110,7 @@ _GridKey = tuple[int, int, str, int, int | None]
 
 @dataclass(frozen=True)
 class PriceTable:
-    """All prices of one version of the book; immutable but for its cache of cards."""
+    """All prices of one version of the book; immutable but for its caches."""
 
     version: int
     catalog: Catalog
@@ -114,6 +119,8 @@ class PriceTable:
     costs: dict[tuple[int, int], tuple[PriceRow, ...]]
     charges: dict[int, tuple[PriceRow, ...]]
     accounts: dict[int, Account] = field(default_factory=dict)
+    # What events asked for, by the words in which they did.
+    asked: dict[Words, Asked] = field(default_factory=dict, repr=False)
     _grids: dict[_GridKey, _Grid] = field(default_factory=dict, repr=False)
     _cards: dict[tuple[object, ...], RateCard] = field(default_factory=dict, repr=False)
     # Of models whose prices change neither with time nor with the prompt's size.
@@ -126,6 +133,12 @@ class PriceTable:
     def plan(self, plan_id: int | None) -> PlanTerms:
         """A customer's plan; None is `list`."""
         return self.list_plan if plan_id is None else self.plans[plan_id]
+
+    def remember(self, words: Words, asked: Asked) -> None:
+        """Keep what an event asked for with these words; they mean the same as long as the version does."""
+        if len(self.asked) >= _MAX_WORDS:
+            self.asked.clear()
+        self.asked[words] = asked
 
     def account(self, name: str) -> Account | None:
         """An upstream account by the name that relays report."""

@@ -258,19 +258,20 @@ def terms_of(customer_ids: list[int]) -> Terms:
     """The terms of these customers as they are now."""
     with server_cursor() as cursor:
         cursor.execute(
-            "SELECT (SELECT version FROM metering_pricebookversion WHERE id = 1),"
-            " (SELECT timezone FROM billing_operatorsettings WHERE id = 1)",
-            binary=True,
-        )
-        version, zone = cursor.fetchone() or (0, "UTC")
-        cursor.execute(
-            "SELECT customer_id, effective_from, plan_id FROM metering_customerplan"
-            " WHERE customer_id = ANY (%s::bigint[]) ORDER BY effective_from NULLS FIRST",
+            "SELECT v.version, s.timezone, p.customer_id, p.effective_from, p.plan_id"
+            " FROM (SELECT 1) AS one"
+            " LEFT JOIN metering_pricebookversion v ON v.id = 1"
+            " LEFT JOIN billing_operatorsettings s ON s.id = 1"
+            " LEFT JOIN metering_customerplan p ON p.customer_id = ANY (%s::bigint[])"
+            " ORDER BY p.effective_from NULLS FIRST",
             [number_array(customer_ids)],
             binary=True,
         )
-        plans: dict[int, list[tuple[datetime | None, int]]] = {}
-        for customer_id, begins, plan_id in cursor.fetchall():
+        rows = cursor.fetchall()
+    version, zone = rows[0][:2]
+    plans: dict[int, list[tuple[datetime | None, int]]] = {}
+    for _, _, customer_id, begins, plan_id in rows:
+        if customer_id is not None:
             plans.setdefault(customer_id, []).append((begins, plan_id))
     return Terms(pricing.at_version(version), ZoneInfo(zone), plans)
 
@@ -278,34 +279,29 @@ def terms_of(customer_ids: list[int]) -> Terms:
 def _rate_one(event: Event, terms: Terms, closed_through: date | None, at: datetime) -> Rated:
     """Price one event at its own moment. Raises Unrateable with the reason to park it."""
     table, usage = terms.table, event.usage
-    model_id = _model(table, event.model)
-    account = _account(table, event)
-    if event.channel is not None:
-        named = table.catalog.channels.get(event.channel)
-        if named is None:
-            raise Unrateable("unknown_channel", f"no channel is called {event.channel!r}")
-        if account is not None and account.channel_id != named:
-            raise Unrateable(
-                "unknown_upstream_account", f"the account {account.name!r} is not at channel {event.channel!r}"
-            )
-        channel_id = named
-    elif account is not None:
-        channel_id = account.channel_id
-    else:
-        channel_id = table.catalog.models[model_id].maker_channel_id
+    words = (
+        event.model,
+        event.channel,
+        event.upstream_account,
+        usage.service_tier,
+        usage.speed,
+        usage.inference_geo,
+    )
+    asked = table.asked.get(words)
+    if asked is None:
+        model_id, channel_id, account_id = _names_of(event, table)
     if event.occurred_at - at > CLOCK_AHEAD:
         raise Unrateable("clock_ahead", f"occurred_at is more than five minutes ahead of our clock, {at.isoformat()}")
     if usage.unknown:
         raise Unrateable("unknown_counter", f"usage.{usage.unknown} is above zero and not known to {event.format}")
+    if asked is None:
+        variant, in_us = variant_of(usage.service_tier, usage.speed), is_in_us(usage.inference_geo)
+        asked = Asked(model_id, channel_id, variant, in_us, account_id)
+        table.remember(words, asked)
     plan = terms.plan(event.customer_id, event.occurred_at)
-    asked = Asked(
-        model_id,
-        channel_id,
-        variant_of(usage.service_tier, usage.speed),
-        is_in_us(usage.inference_geo),
-        None if account is None else account.id,
-        *charged_by(plan, event),
-    )
+    if event.status != "completed":
+        charged, status = charged_by(plan, event)
+        asked = asked._replace(charged=charged, status=status)
     period = billing_period(month_of(event.occurred_at, terms.zone, event.epoch_s), closed_through)
     if usage.parts:
         return _rate_parts(event, table, plan, asked, period)
@@ -313,7 +309,25 @@ def _rate_one(event: Event, terms: Terms, closed_through: date | None, at: datet
     if REQUEST in card.per_one:
         event.count_as(with_request(usage, card))
     charge, cost = rate_in_units(event.usage.quantities, card)
-    return Rated(event, model_id, channel_id, card, charge, cost, period, asked.account_id)
+    return Rated(event, asked.model_id, asked.channel_id, card, charge, cost, period, asked.account_id)
+
+
+def _names_of(event: Event, table: PriceTable) -> tuple[int, int, int | None]:
+    """(model, channel, upstream account) that an event names. Raises Unrateable."""
+    model_id = _model(table, event.model)
+    account = _account(table, event)
+    account_id = None if account is None else account.id
+    if event.channel is None:
+        channel_id = table.catalog.models[model_id].maker_channel_id if account is None else account.channel_id
+        return model_id, channel_id, account_id
+    named = table.catalog.channels.get(event.channel)
+    if named is None:
+        raise Unrateable("unknown_channel", f"no channel is called {event.channel!r}")
+    if account is not None and account.channel_id != named:
+        raise Unrateable(
+            "unknown_upstream_account", f"the account {account.name!r} is not at channel {event.channel!r}"
+        )
+    return model_id, named, account_id
 
 
 def _rate_parts(event: Event, table: PriceTable, plan: PlanTerms, asked: Asked, period: date) -> Rated:
