@@ -48,14 +48,17 @@ WITH due AS (
     RETURNING w.customer_id, w.balance + t.amount AS balance_before, w.version - t.charges AS version_before
 ), entries AS (
     INSERT INTO billing_entry (customer_id, id, transfer_id, account, amount, balance_after, wallet_version)
-    SELECT p.customer_id, p.transfer_id * 16, p.transfer_id, 'wallet', -p.amount, m.balance_before - p.due_to,
-           m.version_before + p.place
-    FROM paid p JOIN moved m ON m.customer_id = p.customer_id
-    UNION ALL
-    SELECT customer_id, transfer_id * 16 + 1, transfer_id, 'promotional_usage', promotional, NULL, NULL
-    FROM paid WHERE promotional > 0
-    UNION ALL
-    SELECT customer_id, transfer_id * 16 + 2, transfer_id, 'revenue', amount - promotional, NULL, NULL
-    FROM paid WHERE amount > promotional
+    -- In the order of their numbers: a transfer's entries go to the same page of every index, one right after the other.
+    SELECT * FROM (
+        SELECT p.customer_id, p.transfer_id * 16 AS id, p.transfer_id, 'wallet', -p.amount,
+               m.balance_before - p.due_to, m.version_before + p.place
+        FROM paid p JOIN moved m ON m.customer_id = p.customer_id
+        UNION ALL
+        SELECT customer_id, transfer_id * 16 + 1, transfer_id, 'promotional_usage', promotional, NULL, NULL
+        FROM paid WHERE promotional > 0
+        UNION ALL
+        SELECT customer_id, transfer_id * 16 + 2, transfer_id, 'revenue', amount - promotional, NULL, NULL
+        FROM paid WHERE amount > promotional
+    ) e ORDER BY id
 )
 SELECT customer_id, period, transfer_id FROM due
