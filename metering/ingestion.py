@@ -313,10 +313,14 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
         raise _Invalid("invalid_event", 'occurred_at needs an offset, such as "2026-11-22T10:00:00Z"')
     if (wire.api_key_id is None) == (wire.api_key is None):
         raise _Invalid("invalid_event", "an event names its key by exactly one of api_key_id and api_key")
-    _check_name("api_key_id", wire.api_key_id)
-    _check_name("channel", wire.channel)
-    _check_name("replaces", wire.replaces)
-    _check_name("upstream_account", wire.upstream_account)
+    if wire.api_key_id is not None:
+        _check_name("api_key_id", wire.api_key_id)
+    if wire.channel is not None:
+        _check_name("channel", wire.channel)
+    if wire.replaces is not None:
+        _check_name("replaces", wire.replaces)
+    if wire.upstream_account is not None:
+        _check_name("upstream_account", wire.upstream_account)
     if metadata_json is not None:
         if len(memoryview(wire.metadata)) > MAX_METADATA_BYTES:
             raise _Invalid("invalid_event", "metadata has at most 4 KiB")
@@ -329,8 +333,8 @@ def _check(wire: _Wire, metadata_json: str | None) -> None:
             raise _Invalid("invalid_event", f"metadata does not fit: {error}") from error
 
 
-def _check_name(field_name: str, text: str | None) -> None:
-    if text is not None and not 0 < len(text) <= MAX_ID_LENGTH:
+def _check_name(field_name: str, text: str) -> None:
+    if not 0 < len(text) <= MAX_ID_LENGTH:
         raise _Invalid("invalid_event", f"{field_name} must have 1 to 255 characters, not {len(text)}")
 
 

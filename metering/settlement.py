@@ -77,11 +77,6 @@ class Rated(msgspec.Struct, gc=False):
     hold_number: int | None = None
     transfer_id: int | None = None
 
-    @property
-    def cards(self) -> tuple[RateCard, ...]:
-        """Every card it was rated at."""
-        return tuple(part.card for part in self.parts) or (self.card,)
-
 
 def settle(events: Sequence[Event], *, at: datetime) -> Result:
     """Store and charge attributed events, each at most once per (customer, id); commits as it goes.
@@ -247,6 +242,8 @@ class Terms:
 
     def plan(self, customer_id: int, at: datetime) -> PlanTerms:
         """The plan that a customer was on at a moment."""
+        if not self.plans:
+            return self.table.list_plan
         number = None
         for begins, plan_id in self.plans.get(customer_id, ()):
             if begins is None or begins <= at:
@@ -431,7 +428,9 @@ def _store(rated: list[Rated], *, wallets: dict[int, ledger.LockedWallet], at: d
     for item in rated:
         item.transfer_id = transfers[item.event.customer_id, item.period]
     _settle_holds(rated, wallets=wallets, at=at)
-    sets = price_sets.numbers_of({card.digest: card for item in rated for card in item.cards})
+    cards = {item.card.digest: item.card for item in rated}
+    cards.update({part.card.digest: part.card for item in rated for part in item.parts})
+    sets = price_sets.numbers_of(cards)
     event_store.store(rated, sets, at=at)
     event_store.add_to_hours(rated, sets)
 

@@ -107,7 +107,7 @@ def wait_for_disk() -> None:
 
 def number_array(values: Iterable[object]) -> str:
     """An array literal of numbers (or dates); far cheaper to make than to have each element adapted."""
-    return "{" + ",".join(map(str, values)) + "}"
+    return "{" + ",".join([str(value) for value in values]) + "}"
 
 
 def text_array(values: Iterable[str | None]) -> str:
