@@ -159,14 +159,16 @@ def _conflicts(events: Sequence[Event], *, kind: str, detail: str, at: datetime,
 def store(rated: Sequence["Rated"], sets: dict[bytes, int], *, at: datetime) -> None:
     """Write events as they were rated."""
     received = at.isoformat()
+    periods = {period: str(period) for period in {item.period for item in rated}}
     rows = []
     for item in rated:
         event = item.event
+        estimated = "t" if event.estimated else "f"
         metadata = NULL if event.metadata_json is None else copy_text(event.metadata_json)
         rows.append(
             f"{event.customer_id}\t{event.number}\t{copy_text(event.id)}\t{event.api_key_pk}\t{item.model_id}"
             f"\t{item.channel_id}\t{sets[item.card.digest]}\t{item.transfer_id or NULL}\t{item.hold_number or NULL}"
-            f"\t{item.period}\t{event.moment}\t{received}\t{event.format}\t{event.status}\t{event.estimated}"
+            f"\t{periods[item.period]}\t{event.moment}\t{received}\t{event.format}\t{event.status}\t{estimated}"
             f"\t{event.quantities_json}\t{amount_literal(item.charge_units)}\t{amount_literal(item.cost_units)}"
             f"\t{item.account_id or NULL}\t{_parts_json(item, sets) if item.parts else NULL}"
             f"\t{copy_text(event.usage_json)}\t{metadata}"
@@ -207,29 +209,18 @@ def add_to_hours(rated: Sequence["Rated"], sets: dict[bytes, int]) -> None:
     """
     hours: dict[HourKey, Hour] = {}
     for item in rated:
+        event = item.event
         if not item.parts:
-            _add_to_hour(
-                hours,
-                item,
-                item.model_id,
-                sets[item.card.digest],
-                item.event.usage.quantities,
-                1,
-                item.charge_units,
-                item.cost_units,
-            )
+            key = _hour_key(item, item.model_id, sets[item.card.digest])
+            hour = hours.get(key)
+            if hour is None:
+                hours[key] = Hour(event.usage.quantities, 1, item.charge_units, item.cost_units)
+            else:
+                hour.add(event.usage.quantities, 1, item.charge_units, item.cost_units)
         requests = 1
         for part in item.parts:
-            _add_to_hour(
-                hours,
-                item,
-                part.model_id,
-                sets[part.card.digest],
-                part.quantities,
-                requests,
-                part.charge_units,
-                part.cost_units,
-            )
+            hour = hours.setdefault(_hour_key(item, part.model_id, sets[part.card.digest]), Hour({}, 0, 0, 0))
+            hour.add(part.quantities, requests, part.charge_units, part.cost_units)
             requests = 0
     upsert_hours(hours)
 
@@ -243,19 +234,19 @@ class Hour(msgspec.Struct, gc=False):
     cost: int
     is_shared: bool = True  # the quantities are an event's own, not to be added to
 
+    def add(self, quantities: dict[str, int], requests: int, charge: int, cost: int) -> None:
+        if self.is_shared:
+            self.quantities, self.is_shared = self.quantities.copy(), False
+        for meter, quantity in quantities.items():
+            self.quantities[meter] = self.quantities.get(meter, 0) + quantity
+        self.requests += requests
+        self.charge += charge
+        self.cost += cost
 
-def _add_to_hour(
-    hours: dict[HourKey, Hour],
-    item: "Rated",
-    model_id: int,
-    price_set_id: int,
-    quantities: dict[str, int],
-    requests: int,
-    charge: int,
-    cost: int,
-) -> None:
+
+def _hour_key(item: "Rated", model_id: int, price_set_id: int) -> HourKey:
     event = item.event
-    key = (
+    return (
         event.customer_id,
         event.epoch_s // 3600,
         item.period,
@@ -264,17 +255,6 @@ def _add_to_hour(
         item.channel_id,
         price_set_id,
     )
-    hour = hours.get(key)
-    if hour is None:
-        hours[key] = Hour(quantities, requests, charge, cost)
-        return
-    if hour.is_shared:
-        hour.quantities, hour.is_shared = hour.quantities.copy(), False
-    for meter, quantity in quantities.items():
-        hour.quantities[meter] = hour.quantities.get(meter, 0) + quantity
-    hour.requests += requests
-    hour.charge += charge
-    hour.cost += cost
 
 
 def upsert_hours(hours: dict[HourKey, Hour]) -> None:
