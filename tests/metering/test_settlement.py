@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from billing.models import OperatorSettings, Transfer, Wallet
 from metering import pricing
-from metering.models import Channel, CustomerPlan, Model, Plan, Price, PriceSet, UsageEvent, UsageHour
+from metering.models import Channel, CustomerPlan, EventKey, Model, Plan, Price, PriceSet, UsageEvent, UsageHour
 from tests.concurrency.racing import assert_books_are_right
 from tests.world import EXAMPLE_CHARGE, EXAMPLE_USAGE, SONNET, Payer, Relay, make_event, make_payer
 
@@ -258,6 +258,34 @@ class TestAnHour:
         payer = make_payer()
         charge_of(payer, occurred_at="1969-12-31T23:30:00.5Z")
         assert UsageHour.objects.get(customer=payer.customer).hour == datetime(1969, 12, 31, 23, tzinfo=UTC)
+
+
+class TestAnEventsNumber:
+    """The number that its id got, by which parked, charged and corrected events are found."""
+
+    @pytest.mark.parametrize("repeated", [0, 7, 30])
+    def test_is_its_own_id_s_whoever_else_is_in_the_batch(self, repeated: int) -> None:
+        relay, payers = Relay(), [make_payer(), make_payer()]
+        # Ids in no order, so that neither that of the batch nor that of the sums is the one they were made in.
+        events = [
+            make_event(
+                payers[place % 2], id=f"{place * 7919 % 101:03d}", usage={**EXAMPLE_USAGE, "output_tokens": place}
+            )
+            for place in range(30)
+        ]
+        relay.report(*events[:repeated])
+        answer = relay.report(*events).body
+        assert (answer["accepted"], answer["duplicates"]) == (30 - repeated, repeated)
+        for payer in payers:
+            taken = dict(EventKey.objects.filter(customer=payer.customer).values_list("event_id", "id"))
+            stored = UsageEvent.objects.filter(customer=payer.customer)
+            assert {event.event_id: event.pk for event in stored} == taken
+            assert {event.event_id: event.usage["output_tokens"] for event in stored} == {
+                event["id"]: event["usage"]["output_tokens"]
+                for event in events
+                if event["api_key_id"] == payer.key.public_id
+            }
+            assert_books_are_right(payer.customer)
 
 
 def test_the_cost_of_a_batch_in_statements_does_not_grow_with_its_customers() -> None:
