@@ -46,6 +46,7 @@ random_page_cost = 1.1
 jit = off
 max_wal_size = 4GB
 wal_init_zero = off
+wal_writer_flush_after = 256kB
 checkpoint_timeout = 15min
 checkpoint_completion_target = 0.9
 fsync = {durable}
