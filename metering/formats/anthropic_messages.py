@@ -5,7 +5,9 @@ cumulative counts without the split of cache writes; a relay may send `{"message
 A response of several model calls lists them in `iterations`: `metering.formats.anthropic_iterations`.
 """
 
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from metering.formats.anthropic_iterations import read_iterations
 from metering.formats.anthropic_writes import FIVE_MINUTES, ONE_HOUR, has_split, writes_of
@@ -40,11 +42,66 @@ _KNOWN_OUTPUT = frozenset({"thinking_tokens"})
 _STREAM = frozenset({"message_start", "message_delta"})
 
 
-def read(usage: dict[str, Any]) -> Usage:
-    """Read a usage object, or the two of a stream. Raises InvalidUsage.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
 
-    Nearly every event of a relay comes through here, so what is absent costs one look and what is sound no call.
-    """
+
+class _Split(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    ephemeral_5m_input_tokens: _Count
+    ephemeral_1h_input_tokens: _Count
+
+
+class _OneCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What a usage object nearly always is: one call's counts, every one of them sound, without server tools."""
+
+    input_tokens: _Count
+    output_tokens: _Count
+    cache_creation_input_tokens: _Count = 0
+    cache_read_input_tokens: _Count = 0
+    cache_creation: _Split | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    server_tool_use: None = None
+
+
+_one_call = msgspec.json.Decoder(_OneCall)
+
+
+def read_one_call(usage: bytes | msgspec.Raw) -> Usage | None:
+    """As `read`, from JSON, at a third of the time; None for all but the usual shape, which `read` is to look into."""
+    try:
+        found = _one_call.decode(usage)
+    except msgspec.DecodeError:
+        return None
+    fresh, read_tokens, output = found.input_tokens, found.cache_read_input_tokens, found.output_tokens
+    written, written_1h, split = found.cache_creation_input_tokens, 0, found.cache_creation
+    if split is not None:
+        written_1h = split.ephemeral_1h_input_tokens
+        if split.ephemeral_5m_input_tokens + written_1h != written:
+            return None
+    quantities = {}
+    if fresh:
+        quantities["input"] = fresh
+    if read_tokens:
+        quantities["cache_read"] = read_tokens
+    if written > written_1h:
+        quantities["cache_write_5m"] = written - written_1h
+    if written_1h:
+        quantities["cache_write_1h"] = written_1h
+    if output:
+        quantities["output"] = output
+    tier, speed = found.service_tier, found.speed
+    return Usage(
+        quantities,
+        fresh + read_tokens + written,
+        "standard" if tier is None else tier,
+        "standard" if speed is None else speed,
+        found.inference_geo or "",
+    )
+
+
+def read(usage: dict[str, Any]) -> Usage:
+    """Read a usage object, or the two of a stream. Raises InvalidUsage."""
     if "message_start" in usage or "message_delta" in usage:
         usage = _of_stream(usage)
     get = usage.get

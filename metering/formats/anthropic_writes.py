@@ -5,7 +5,7 @@ Source: `cache_creation_input_tokens` and `cache_creation` of the Messages API, 
 
 from typing import Any
 
-from metering.formats.base import LARGEST_COUNT, InvalidUsage, optional_count, part, unknown_counter
+from metering.formats.base import InvalidUsage, optional_count, part, unknown_counter
 
 FIVE_MINUTES = "ephemeral_5m_input_tokens"
 ONE_HOUR = "ephemeral_1h_input_tokens"
@@ -17,11 +17,7 @@ def writes_of(usage: dict[str, Any], path: str = "", *, is_waiting: bool = False
 
     Raises InvalidUsage where the split does not add up to the total, unless the usage `is_waiting` for another counter.
     """
-    total, split = usage.get("cache_creation_input_tokens"), usage.get("cache_creation")
-    if type(total) is int and type(split) is dict and split.keys() == _KNOWN:  # As nearly always.
-        five, hour = split[FIVE_MINUTES], split[ONE_HOUR]
-        if type(five) is type(hour) is int and five >= 0 and hour >= 0 and five + hour == total <= LARGEST_COUNT:
-            return five, hour, ""
+    total = usage.get("cache_creation_input_tokens")
     if total is not None:
         total = optional_count(total, "cache_creation_input_tokens", path)
     if not has_split(usage, path):

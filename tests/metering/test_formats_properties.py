@@ -1,13 +1,16 @@
 """Whatever a provider counts, the meters add up to it: no token twice, none lost."""
 
+from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+import msgspec
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering import formats
-from metering.formats import InvalidUsage
+from metering.formats import InvalidUsage, Usage, anthropic_messages
 from metering.meters import NAMES, PROMPT_METERS
+from tests.world import EXAMPLE_USAGE
 
 counts = st.integers(0, 10**12)
 small = st.integers(0, 10**11)
@@ -168,3 +171,72 @@ def test_whatever_it_is_it_is_read_or_refused_and_never_negative(name: str, usag
     assert set(found.quantities) <= set(NAMES)
     if not found.parts and not found.unknown:
         assert found.prompt_tokens == prompt_of(found.quantities)
+
+
+_ODD = st.sampled_from([None, 0, 1, 10**12, 10**12 + 1, -1, 1.0, 1.5, True, "1", "", {}, [], 10**30])
+_FIELDS = [
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "server_tool_use",
+    "iterations",
+    "new_tokens",
+]
+_FEW = st.integers(0, 2) | small
+
+
+@settings(max_examples=1_000)
+@given(
+    sound=st.fixed_dictionaries(
+        {"input_tokens": _FEW, "output_tokens": _FEW},
+        optional={
+            "cache_read_input_tokens": _FEW,
+            "service_tier": st.sampled_from(["batch", "", None]),
+            "speed": st.sampled_from(["fast", "", None]),
+            "inference_geo": st.sampled_from(["us", "", None]),
+        },
+    ),
+    five=_FEW,
+    hour=_FEW,
+    off=st.sampled_from([0, 0, 0, 1, -1]),
+    told=st.sampled_from(["nothing", "total", "split", "both"]),
+    odd=st.none() | st.tuples(st.sampled_from(_FIELDS), _ODD),
+    odd_split=st.none() | st.tuples(st.sampled_from(["ephemeral_5m_input_tokens", "ephemeral_9d_input_tokens"]), _ODD),
+)
+def test_what_is_read_at_once_is_what_is_read_field_by_field(
+    sound: dict[str, Any],
+    five: int,
+    hour: int,
+    off: int,
+    told: str,
+    odd: tuple[str, Any] | None,
+    odd_split: tuple[str, Any] | None,
+) -> None:
+    usage = dict(sound)
+    if told in {"total", "both"}:
+        usage["cache_creation_input_tokens"] = five + hour + off
+    if told in {"split", "both"}:
+        split = {"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": hour}
+        usage["cache_creation"] = split | dict([odd_split] if odd_split else [])
+    usage |= dict([odd] if odd else [])
+    assert _read_or_refused(lambda: formats.read_json("anthropic.messages", msgspec.json.encode(usage))) == (
+        _read_or_refused(lambda: formats.read("anthropic.messages", usage))
+    )
+
+
+def test_one_call_with_its_cache_writes_is_read_at_once() -> None:
+    assert anthropic_messages.read_one_call(msgspec.json.encode(EXAMPLE_USAGE)) == (
+        formats.read("anthropic.messages", EXAMPLE_USAGE)
+    )
+
+
+def _read_or_refused(reading: Callable[[], Usage]) -> Usage | str:
+    try:
+        return reading()
+    except InvalidUsage as error:
+        return str(error)
