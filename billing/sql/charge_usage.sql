@@ -41,18 +41,14 @@ WITH due AS (
     FROM due d LEFT JOIN (
         SELECT customer_id, transfer_id, sum(part) AS part FROM used WHERE kind <> 'paid' GROUP BY 1, 2
     ) u ON u.customer_id = d.customer_id AND u.transfer_id = d.transfer_id
-), moved AS (
-    UPDATE billing_wallet w SET balance = w.balance - t.amount, version = w.version + t.charges
-    FROM (SELECT customer_id, sum(amount) AS amount, count(*) AS charges FROM due GROUP BY 1) t
-    WHERE w.customer_id = t.customer_id
-    RETURNING w.customer_id, w.balance + t.amount AS balance_before, w.version - t.charges AS version_before
 ), entries AS (
     INSERT INTO billing_entry (customer_id, id, transfer_id, account, amount, balance_after, wallet_version)
+    -- The wallet as this statement found it: had its lock been forgotten, the next version would be taken already.
     -- In the order of their numbers: a transfer's entries go to the same page of every index, one right after the other.
     SELECT * FROM (
         SELECT p.customer_id, p.transfer_id * 16 AS id, p.transfer_id, 'wallet', -p.amount,
-               m.balance_before - p.due_to, m.version_before + p.place
-        FROM paid p JOIN moved m ON m.customer_id = p.customer_id
+               w.balance - p.due_to, w.version + p.place
+        FROM paid p JOIN billing_wallet w ON w.customer_id = p.customer_id
         UNION ALL
         SELECT customer_id, transfer_id * 16 + 1, transfer_id, 'promotional_usage', promotional, NULL, NULL
         FROM paid WHERE promotional > 0
@@ -60,5 +56,9 @@ WITH due AS (
         SELECT customer_id, transfer_id * 16 + 2, transfer_id, 'revenue', amount - promotional, NULL, NULL
         FROM paid WHERE amount > promotional
     ) e ORDER BY id
+), moved AS (
+    UPDATE billing_wallet w SET balance = w.balance - t.amount, version = w.version + t.charges
+    FROM (SELECT customer_id, sum(amount) AS amount, count(*) AS charges FROM due GROUP BY 1) t
+    WHERE w.customer_id = t.customer_id
 )
 SELECT customer_id, period, transfer_id FROM due
