@@ -27,7 +27,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 Handler = Callable[[bytes], bytes | None]
-PLACES = 64  # how many processes of one machine can share work
+PLACES = 32  # how many processes of one machine can share work
 ASKS_FOR_S = 0.05
 SENT_WITHIN_S = 10.0
 _TAKEN = b"\x01"
@@ -118,17 +118,27 @@ class Desk:
 
     def _take(self, asking: socket.socket) -> None:
         try:
-            with suppress(OSError, EOFError), Connection(asking.detach()) as connection:
-                connection.send_bytes(_TAKEN)
-                if connection.poll(SENT_WITHIN_S):
-                    work = connection.recv_bytes()
-                    close_old_connections()
-                    answer = self._handler(work)
-                    if answer is not None:
+            with Connection(asking.detach()) as connection:
+                work = _received(connection)
+                if work is None:
+                    return
+                close_old_connections()
+                answer = self._handler(work)
+                if answer is not None:
+                    with suppress(OSError):  # Nobody waits for it any more.
                         connection.send_bytes(answer)
         finally:
             close_old_connections()
             self._end()
+
+
+def _received(connection: Connection) -> bytes | None:
+    """The work of who asks, once told that it is taken; None if it has gone, or sends nothing."""
+    with suppress(OSError, EOFError):
+        connection.send_bytes(_TAKEN)
+        if connection.poll(SENT_WITHIN_S):
+            return connection.recv_bytes()
+    return None
 
 
 def _report(taken: Future[None]) -> None:

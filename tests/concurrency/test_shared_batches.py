@@ -1,5 +1,7 @@
 """A batch that another web process takes is charged as if it had stayed, also when that process fails at it."""
 
+import gzip
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="nothing is shared elsewhere than on Linux"),
 ]
 
-MANY = 300  # events, of more than 64 KiB
+MANY = 300  # events, more than is taken sooner than a neighbour is asked
 
 
 @dataclass
@@ -132,6 +134,17 @@ def test_a_batch_that_is_refused_is_refused_as_ever(
         answer = Relay().post("usage", body, content_type=content_type)
     assert (answer.status, answer.code) == (status, code)
     assert office.answered == [False]
+
+
+def test_a_packed_batch_comes_over_packed(office: Office) -> None:
+    payer = make_payer()
+    body = gzip.compress(json.dumps({"events": events_of(payer, 1000)}).encode())
+    with office.at_work():
+        answer = Relay().post("usage", body, **{"Content-Encoding": "gzip"})
+    assert counts(answer) == (1000, 0)
+    assert office.answered == [True]
+    assert len(office.taken[0]) < len(body) + 100
+    assert charged(payer) == 1000
 
 
 def test_a_caller_who_may_not_report_reaches_no_neighbour(office: Office) -> None:
