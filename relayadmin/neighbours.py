@@ -2,11 +2,11 @@
 
 The server gives every connection to one of its processes, and a connection that is kept stays there. So two relay nodes
 that report usage may both end in one process, whose interpreter runs one of them at a time, while the other process
-idles. Where a process is at such work already, it asks its neighbours; only if none is idle it does the work itself.
+idles. Where a process is at such work already, it asks its neighbours; if none is idle, it does the work itself.
 
 A process listens at a socket in Linux's abstract namespace, which needs no file and ends with the process; elsewhere
 nothing is shared. Its name is derived from the secret key and the database, and each side checks that the other runs as
-the same user, so that no request comes into foreign hands.
+the same user, so that no request comes into foreign hands. No wait for a neighbour is without a limit.
 """
 
 import hashlib
@@ -24,12 +24,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 Handler = Callable[[bytes], bytes | None]
 PLACES = 32  # how many processes of one machine can share work
 ASKS_FOR_S = 0.05
 SENT_WITHIN_S = 10.0
+ANSWERED_WITHIN_S = 45.0  # longer than a statement waits for a lock
 _TAKEN = b"\x01"
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,14 @@ class Desk:
         self._handler, self._group = handler, group
         self._lock, self._at_work = threading.Lock(), 0
         self._address = ""
-        # Joined when the interpreter ends: a server that stops lets this work end as it does its own requests'.
+        # Joined when the interpreter ends: a process that stops lets this work end first.
         self._hands = ThreadPoolExecutor(1, thread_name_prefix="neighbours")
 
     def open(self) -> bool:
-        """Take work from now on; False if all places of the group are taken: then this process only gives."""
+        """Take work from now on; False if all places of the group are taken: then this process only gives.
+
+        Raises OSError where there are no such sockets, or none are left.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         for address in _addresses(self._group):
             with suppress(OSError):
@@ -89,15 +93,11 @@ class Desk:
         addresses = [address for address in _addresses(self._group) if address != self._address]
         random.shuffle(addresses)
         for address in addresses:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as neighbour:
-                try:
-                    neighbour.connect(address)
-                except OSError:
-                    continue  # The place is free.
-                if not _is_ours(neighbour):
-                    continue
-                with suppress(OSError, EOFError), Connection(neighbour.detach()) as connection:
+            connection = _reach(address)
+            if connection is not None:
+                with connection, suppress(OSError, EOFError):
                     if connection.poll(max(0.0, until - time.monotonic())) and connection.recv_bytes() == _TAKEN:
+                        _limit(connection, sent_s=SENT_WITHIN_S, came_s=ANSWERED_WITHIN_S)
                         connection.send_bytes(work())
                         return connection.recv_bytes()
             if time.monotonic() > until:
@@ -106,15 +106,18 @@ class Desk:
 
     def _receive(self, listener: socket.socket) -> None:
         while True:
-            asking, _ = listener.accept()
-            if not (_is_ours(asking) and self._begin(only_if_idle=True)):
-                asking.close()
-                continue
             try:
-                self._hands.submit(self._take, asking).add_done_callback(_report)
-            except RuntimeError:  # The interpreter is ending.
-                asking.close()
-                return
+                asking, _ = listener.accept()
+            except OSError:  # No file descriptor is left, or who asked has gone already.
+                time.sleep(0.1)
+                continue
+            if _is_ours(asking) and self._begin(only_if_idle=True):
+                try:
+                    self._hands.submit(self._take, asking).add_done_callback(_report)
+                    continue
+                except RuntimeError:  # The interpreter is ending, or has no thread to spare.
+                    self._end()
+            asking.close()
 
     def _take(self, asking: socket.socket) -> None:
         try:
@@ -128,17 +131,43 @@ class Desk:
                     with suppress(OSError):  # Nobody waits for it any more.
                         connection.send_bytes(answer)
         finally:
-            close_old_connections()
-            self._end()
+            try:
+                close_old_connections()
+            finally:
+                self._end()
+
+
+def _reach(address: str) -> Connection | None:
+    """A connection to a neighbour of ours; None if the place is free, a stranger's, or its process doesn't answer."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as neighbour:
+            # A process that is stopped accepts nothing, and where its queue is full even connecting would wait for it.
+            neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(ASKS_FOR_S))
+            neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(ASKS_FOR_S))
+            neighbour.connect(address)
+            return Connection(neighbour.detach()) if _is_ours(neighbour) else None
+    except OSError:
+        return None
 
 
 def _received(connection: Connection) -> bytes | None:
-    """The work of who asks, once told that it is taken; None if it has gone, or sends nothing."""
+    """The work of who asks, once told that it is taken; None if it has gone, or stops sending."""
     with suppress(OSError, EOFError):
+        _limit(connection, sent_s=SENT_WITHIN_S, came_s=SENT_WITHIN_S)
         connection.send_bytes(_TAKEN)
-        if connection.poll(SENT_WITHIN_S):
-            return connection.recv_bytes()
+        return connection.recv_bytes()
     return None
+
+
+def _limit(connection: Connection, *, sent_s: float, came_s: float) -> None:
+    """Let sending and receiving end with an OSError when nothing moves for so long."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(sent_s))
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(came_s))
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _report(taken: Future[None]) -> None:
@@ -160,15 +189,21 @@ _desk: Desk | None = None
 
 
 def serve(handler: Handler) -> None:
-    """Share work with the neighbours of this installation from now on.
+    """Share work with the neighbours of this installation from now on, where that is possible.
 
     `handler` returns the answer, or None for what the process that asks is to do itself.
     """
     global _desk
-    if sys.platform == "linux":
-        installation = f"{settings.SECRET_KEY}\0{settings.DATABASE_URL}"
-        _desk = Desk(handler, group=hashlib.sha256(installation.encode()).hexdigest()[:32])
-        _desk.open()
+    if sys.platform != "linux":
+        return
+    database = [connections["default"].settings_dict[name] for name in ("HOST", "PORT", "NAME", "USER")]
+    installation = "\0".join(map(str, [settings.SECRET_KEY, *database]))
+    desk = Desk(handler, group=hashlib.sha256(installation.encode()).hexdigest()[:32])
+    try:
+        desk.open()
+    except (OSError, RuntimeError):
+        logger.warning("this process takes no work of its neighbours", exc_info=True)
+    _desk = desk
 
 
 def do(work: Callable[[], bytes], here: Callable[[], bytes]) -> bytes:

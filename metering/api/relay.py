@@ -1,6 +1,7 @@
 """The relay API: plain views, because each answer counts in microseconds."""
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,9 +26,9 @@ from relayadmin.money import InvalidAmount, amount_text, parse_amount
 View = Callable[..., HttpResponse]
 Asked = authorization.Request | authorization.LeaseRequest
 _MAX_AUTHORIZATION_BYTES = 64 * 1024
-_SHARED_FROM_BYTES = (
-    16 * 1024
-)  # As sent: of gzip some 400 events, else 40. A smaller batch is taken sooner than another process is asked.
+# Of the body as it comes: some 40 events, or 400 packed by gzip. For less nobody else is asked.
+_SHARED_FROM_BYTES = 16 * 1024
+_TRIED_AGAIN_WITHIN_S = 5.0
 _STATUS = {
     "invalid_request_error": 400,
     "invalid_api_key": 401,
@@ -313,6 +314,8 @@ def usage(request: HttpRequest) -> HttpResponse:
         answer = _take(batch)
     else:
         answer = neighbours.do(lambda: msgspec.msgpack.encode(batch), lambda: _take(batch))
+        if not answer:
+            raise OperationalError("the database did not answer a neighbour")
     return HttpResponse(answer, content_type="application/json")
 
 
@@ -329,11 +332,17 @@ _batch = msgspec.msgpack.Decoder(_Batch)
 
 
 def take_from_neighbour(work: bytes) -> bytes | None:
-    """Take a batch that came to another process of ours; None if that process is to try it, and to say why it fails."""
+    """Take a batch that came to another process of ours; None if that process is to try it, and to say why it fails.
+
+    b"" if the database has failed after so long a time that whoever reports would not wait for a second try.
+    """
+    begun = time.monotonic()
     try:
         return _take(_batch.decode(work))
-    except (ApiError, OperationalError, InterfaceError):
+    except ApiError:
         return None
+    except (OperationalError, InterfaceError):
+        return None if time.monotonic() - begun < _TRIED_AGAIN_WITHIN_S else b""
 
 
 def _take(batch: _Batch) -> bytes:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from metering import attribution
 from metering.api import relay as relay_api
 from metering.models import UsageEvent
 from relayadmin import neighbours
+from relayadmin.embedded.home import PROJECT
 from relayadmin.neighbours import Desk
 from tests.concurrency.racing import assert_books_are_right, at_once, beside, second_connection, wait_until, waiting_for
+from tests.processes import environment
 from tests.world import EXAMPLE_CHARGE, Answer, Payer, Relay, make_event, make_payer
 
 pytestmark = [
@@ -186,6 +189,58 @@ def test_a_neighbour_that_loses_its_database_leaves_the_batch_and_takes_the_next
         assert counts(Relay(token).report(*events_of(payer))) == (MANY, 0)
         assert office.answered == [False, True]
     assert charged(payer) == 2 * MANY
+
+
+def test_after_a_long_wait_at_a_neighbour_nothing_is_tried_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reports would have given up before a second wait of that length had ended."""
+    monkeypatch.setattr(relay_api, "_TRIED_AGAIN_WITHIN_S", 0.0)
+    payer, token = make_payer(), Relay().token
+    with second_connection() as other, office.at_work():
+        other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [payer.customer.pk])
+        with beside(lambda: Relay(token).report(*events_of(payer))) as sending:
+            (pid,) = wait_until(lambda: waiting_for(other))
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            answer = sending.result(60)
+    assert (answer.status, answer.code) == (503, "database_unavailable")
+    assert charged(payer) == 0
+
+
+@pytest.mark.parametrize(("changes", "taken_by_neighbour"), [({}, True), ({"SECRET_KEY": "another" * 8}, False)])
+def test_web_processes_of_one_installation_find_each_other(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], taken_by_neighbour: bool
+) -> None:
+    here = []
+
+    def counted(batch: Any) -> bytes:
+        here.append(batch)
+        return as_ever(batch)
+
+    as_ever = relay_api._take
+    monkeypatch.setattr(relay_api, "_take", counted)
+    monkeypatch.setattr(neighbours, "_desk", None)
+    neighbours.serve(lambda work: None)
+    desk = neighbours._desk
+    assert desk is not None
+    payer, relay = make_payer(), Relay()
+    code = "import sys, relayadmin.wsgi\nprint('serves', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        env=environment(**changes),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serves\n"
+        assert desk._begin(only_if_idle=True)
+        assert counts(relay.report(*events_of(payer))) == (MANY, 0)
+        process.communicate()
+    assert here == [] if taken_by_neighbour else len(here) == 1
+    assert charged(payer) == MANY
 
 
 def test_a_neighbour_whose_database_was_restarted_takes_the_batch_after_the_next(office: Office) -> None:

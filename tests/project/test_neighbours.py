@@ -1,13 +1,18 @@
 """Web processes share large pieces of work: what is handed over, to whom, and what becomes of it when one fails."""
 
+import errno
 import logging
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -20,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is shar
 
 PATIENCE_S = 30
 NOBODY = 65534
+TAKEN = b"\x00\x00\x00\x01\x01"
 
 
 class Work:
@@ -108,12 +114,6 @@ class TestWork:
         assert is_idle(here)
         assert is_idle(other)
 
-    def test_goes_to_no_other_installation(self) -> None:
-        here, other = desk(group()), Work()
-        desk(group(), other)
-        assert done_meanwhile(here) == b"here, here"
-        assert other.given == []
-
     def test_is_given_by_a_process_that_found_no_place(self) -> None:
         of = group()
         taken = [desk(of) for _ in range(PLACES)]
@@ -157,23 +157,81 @@ class TestWhatFails:
 
     def test_a_neighbour_that_is_killed_leaves_it_to_this_process(self) -> None:
         of = group()
-        code = (
-            "import os, signal, sys, django; django.setup()\n"
-            "from relayadmin.neighbours import Desk\n"
-            "desk = Desk(lambda work: os.kill(os.getpid(), signal.SIGKILL), group=sys.argv[1])\n"
-            "assert desk.open()\n"
-            "print('open', flush=True); sys.stdin.read()"
-        )
-        command = [sys.executable, "-c", code, of]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment()
-        ) as other:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "open\n"
-            here = desk(of)
+        here = desk(of)
+        with neighbour(of, does="os.kill(os.getpid(), signal.SIGKILL)") as other:
             assert done_meanwhile(here) == b"here, here"
             assert other.wait(PATIENCE_S) == -9
         assert done_meanwhile(here) == b"here, here"
+
+    def test_a_neighbour_that_is_stopped_is_not_waited_for(self) -> None:
+        of = group()
+        here = desk(of)
+        with neighbour(of) as other:
+            other.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            # More than can wait at its socket: from then on even to connect would be to wait.
+            for _ in range(40):
+                assert done_meanwhile(here) == b"here, here"
+            assert time.monotonic() - begun < PATIENCE_S
+            other.send_signal(signal.SIGCONT)
+            until = time.monotonic() + PATIENCE_S
+            while done_meanwhile(here) == b"here, here" and time.monotonic() < until:
+                pass
+            assert done_meanwhile(here) == b"here, neighbour"
+
+    def test_a_neighbour_that_stops_at_it_is_waited_for_no_longer_than_a_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(neighbours, "ANSWERED_WITHIN_S", 0.2)
+        of = group()
+        here = desk(of)
+        with neighbour(of, does="os.kill(os.getpid(), signal.SIGSTOP)"):
+            assert done_meanwhile(here) == b"here, here"
+
+    def test_who_stops_sending_is_waited_for_no_longer_than_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(neighbours, "SENT_WITHIN_S", 0.2)
+        of = group()
+        other = desk(of)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(PATIENCE_S)
+            asking.connect(f"\0relayadmin-{of}-0")
+            assert asking.recv(100) == TAKEN
+            asking.sendall(struct.pack("!i", 1_000_000) + bytes(1000))
+            assert is_idle(other)
+
+    def test_without_a_file_descriptor_it_is_done_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def none_left(*args: object) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        of = group()
+        here, _ = desk(of), desk(of)
+        monkeypatch.setattr(socket, "socket", none_left)
+        assert done_meanwhile(here) == b"here, here"
+
+    def test_without_a_thread_to_spare_it_is_done_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        of = group()
+        here, other = desk(of), desk(of)
+
+        def none_left(*args: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as short:
+            short.setattr(other._hands, "submit", none_left)
+            assert done_meanwhile(here) == b"here, here"
+        assert is_idle(other)
+        assert done_meanwhile(here) == b"here, neighbour: second"
+
+    def test_a_process_without_such_sockets_serves_all_the_same(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refused(self: Desk) -> bool:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+        monkeypatch.setattr(neighbours, "_desk", None)
+        monkeypatch.setattr(Desk, "open", refused)
+        neighbours.serve(at_once)
+        assert neighbours.do(lambda: b"one", lambda: b"here") == b"here"
+        assert "takes no work" in caplog.text
 
     def test_here_is_told_and_leaves_this_process_idle(self) -> None:
         here = desk(group())
@@ -184,18 +242,6 @@ class TestWhatFails:
         with pytest.raises(ZeroDivisionError):
             here.do(lambda: b"one", broken)
         assert is_idle(here)
-
-    def test_a_neighbour_that_asks_and_sends_nothing_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(neighbours, "SENT_WITHIN_S", 0.1)
-        of = group()
-        here, other = desk(of), desk(of)
-
-        def silent() -> bytes:
-            other._hands.submit(lambda: None).result(PATIENCE_S)  # Its only hand waits for us no longer.
-            return b"too late"
-
-        assert done_meanwhile(here, silent) == b"here, here"
-        assert is_idle(other)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -211,7 +257,8 @@ class TestAStranger:
             "asking, _ = listener.accept()\n"
             "try: asking.sendall(bytes([0, 0, 0, 1, 1]))\n"
             "except BrokenPipeError: pass\n"
-            "print(asking.recv(100))",
+            "try: print(asking.recv(100))\n"
+            "except ConnectionResetError: print(b'')",
             of,
         ) as listening:
             assert listening.stdout is not None
@@ -219,7 +266,7 @@ class TestAStranger:
             assert done_meanwhile(desk(of)) == b"here, here"
             assert listening.stdout.readline() == "b''\n"
 
-    @pytest.mark.parametrize(("user", "told"), [(NOBODY, b""), (0, b"\x00\x00\x00\x01\x01")])
+    @pytest.mark.parametrize(("user", "told"), [(NOBODY, b""), (0, TAKEN)])
     def test_that_asks_has_nothing_taken(self, user: int, told: bytes) -> None:
         of = group()
         desk(of)
@@ -237,5 +284,23 @@ def stranger(does: str, of: str, *, user: int = NOBODY) -> subprocess.Popen[str]
     return subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, text=True)
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"DJANGO_SETTINGS_MODULE": "relayadmin.settings", "PYTHONPATH": str(PROJECT)}
+@contextmanager
+def neighbour(of: str, does: str = "b'neighbour'") -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that takes work of this group, and does that with it."""
+    code = (
+        "import os, signal, sys\n"
+        "from relayadmin.neighbours import Desk\n"
+        f"assert Desk(lambda work: {does}, group='{of}').open()\n"
+        "print('open', flush=True)\nsys.stdin.read()"
+    )
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "relayadmin.settings", "PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
