@@ -10,6 +10,7 @@ from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
 from metering import attribution, authorization, price_book, price_sets, pricing, rates, uninvoiced
+from relayadmin import neighbours
 
 # The same examples on every machine, and no example is late because another program is busy.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -17,6 +18,8 @@ hypothesis.settings.load_profile("tests")
 
 # On a machine that is busy with tests, a Redis that answers late is not away.
 rates.TIMEOUT_MS = 10_000
+# Nor is a neighbour busy that does.
+neighbours.ASKS_FOR_S = 10.0
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ Asked = authorization.Request | authorization.LeaseRequest
 _MAX_AUTHORIZATION_BYTES = 64 * 1024
 # Of the body as it comes: some 40 events, or 400 packed by gzip. For less nobody else is asked.
 _SHARED_FROM_BYTES = 16 * 1024
-_TRIED_AGAIN_WITHIN_S = 5.0
+_TRIED_AGAIN_WITHIN_S = 5
 _STATUS = {
     "invalid_request_error": 400,
     "invalid_api_key": 401,
