@@ -105,6 +105,15 @@ def waiting_for(other: psycopg.Connection[Any]) -> list[int]:
         return [pid for (pid,) in rows]
 
 
+def end_who_waits_for(other: psycopg.Connection[Any]) -> int:
+    """End the one session that waits for a lock of this connection's, once it does; returns its process."""
+    (pid,) = wait_until(lambda: waiting_for(other))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    assert isinstance(pid, int)
+    return pid
+
+
 def look_without_lock(customer_ids: Iterable[int]) -> dict[int, ledger.LockedWallet]:
     """For negative controls: `ledger.lock_wallets` with the lock taken out."""
     fields = ("customer_id", "balance", "held", "credit_limit", "version", "closed_through", "counts_spend")

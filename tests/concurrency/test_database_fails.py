@@ -11,7 +11,14 @@ from django.db import close_old_connections, connection
 
 from billing.models import Customer, Hold, Transfer, Wallet
 from metering.models import ApiKey, EventKey, ParkedEvent, QuarantinedEvent, UsageEvent, UsageHour
-from tests.concurrency.racing import assert_books_are_right, beside, second_connection, wait_until, waiting_for
+from tests.concurrency.racing import (
+    assert_books_are_right,
+    beside,
+    end_who_waits_for,
+    second_connection,
+    wait_until,
+    waiting_for,
+)
 from tests.world import EXAMPLE_CHARGE, Answer, Payer, Relay, make_event, make_payer
 
 
@@ -71,9 +78,7 @@ def test_a_batch_whose_database_connection_dies_is_charged_once_when_it_is_sent_
     with second_connection() as other:
         hold_up(other, keys[700], events[1400])
         with beside(send_twice) as sending:
-            (pid,) = wait_until(lambda: waiting_for(other))
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            end_who_waits_for(other)
             wait_until(lambda: between or sending.done())
             other.rollback()
             failed, repeated = sending.result(60)
@@ -126,9 +131,7 @@ def test_an_authorization_whose_connection_dies_holds_nothing_and_can_be_asked_a
     with second_connection() as other:
         other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [payer.customer.pk])
         with beside(ask_twice) as asking:
-            (pid,) = wait_until(lambda: waiting_for(other))
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            pid = end_who_waits_for(other)
             wait_until(lambda: asking.done() or any(found != pid for found in waiting_for(other)))
             other.rollback()
             first, second = asking.result(60)

@@ -19,7 +19,15 @@ from metering.models import UsageEvent
 from relayadmin import neighbours
 from relayadmin.embedded.home import PROJECT
 from relayadmin.neighbours import Desk
-from tests.concurrency.racing import assert_books_are_right, at_once, beside, second_connection, wait_until, waiting_for
+from tests.concurrency.racing import (
+    assert_books_are_right,
+    at_once,
+    beside,
+    end_who_waits_for,
+    second_connection,
+    wait_until,
+    waiting_for,
+)
 from tests.processes import environment
 from tests.world import EXAMPLE_CHARGE, Answer, Payer, Relay, make_event, make_payer
 
@@ -178,9 +186,7 @@ def test_a_neighbour_that_loses_its_database_leaves_the_batch_and_takes_the_next
     with second_connection() as other, office.at_work():
         other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [payer.customer.pk])
         with beside(lambda: Relay(token).report(*events_of(payer))) as sending:
-            (pid,) = wait_until(lambda: waiting_for(other))
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            pid = end_who_waits_for(other)
             # Now this process waits for the wallet itself.
             wait_until(lambda: [held_up for held_up in waiting_for(other) if held_up != pid])
             other.rollback()
@@ -200,9 +206,7 @@ def test_after_a_long_wait_at_a_neighbour_nothing_is_tried_again(
     with second_connection() as other, office.at_work():
         other.execute("SELECT 1 FROM billing_wallet WHERE customer_id = %s FOR UPDATE", [payer.customer.pk])
         with beside(lambda: Relay(token).report(*events_of(payer))) as sending:
-            (pid,) = wait_until(lambda: waiting_for(other))
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            end_who_waits_for(other)
             answer = sending.result(60)
     assert (answer.status, answer.code) == (503, "database_unavailable")
     assert charged(payer) == 0
