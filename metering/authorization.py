@@ -17,7 +17,7 @@ from metering.catalog import Catalog, CatalogModel
 from metering.rating import Unrateable, most_that_can_cost
 from metering.spend import key_scope
 from metering.variants import is_in_us, variant_of
-from relayadmin.db import server_cursor
+from relayadmin.db import OneCall
 from relayadmin.money import parse_amount
 
 CACHE_TTLS = ("5m", "30m", "1h", "12h")
@@ -155,11 +155,22 @@ class _Terms:
 
 
 # metering/sql/authorize.sql says what it does and returns.
-_AUTHORIZE = (
-    "SELECT * FROM metering_authorize(%s::bytea, %s::bytea, %s::text, %s::bigint, %s::text, %s::bytea, %s::numeric,"
-    " %s::timestamptz, %s::timestamptz, %s::jsonb, %s::numeric, %s::timestamptz)"
+_FUNCTION = (
+    "metering_authorize($1::bytea, $2::bytea, $3::text, $4::bigint, $5::text, $6::bytea, $7::numeric, $8::timestamptz,"
+    " $9::timestamptz, $10::jsonb, $11::numeric, $12::timestamptz)"
 )
-_ASKS = 18  # how many of its columns are about who asks; the others are the hold's
+_asks = OneCall(
+    "metering_who_asks",
+    "SELECT state, relay_token_id, relay_scopes, key_id, key_public_id, allowed_models, allowed_networks,"
+    " key_expires_at, key_revoked_at, customer_id, customer_public_id, customer_status, plan_id,"
+    " key_requests_per_minute, key_tokens_per_minute, tier_requests_per_minute, tier_tokens_per_minute,"
+    f" price_book_version FROM {_FUNCTION}",
+)
+_place = OneCall(
+    "metering_place_hold",
+    "SELECT state, outcome, hold_id, hold_amount, hold_status, hold_expires_at, hold_admits_until, hold_details,"
+    f" available, limit_scope, limit_span, limit_amount FROM {_FUNCTION}",
+)
 
 _MAX_REMEMBERED = 50_000
 _Digests = tuple[bytes, bytes]
@@ -169,11 +180,8 @@ _remembered: dict[_Digests, Caller] = {}
 
 def look_up(*, digests: _Digests, at: datetime) -> Caller:
     """All that an authorization must know fresh, in one round trip; unknown keys take as long as good ones."""
-    with server_cursor() as cursor:
-        cursor.execute(_AUTHORIZE, [*digests, None, None, None, None, None, at, None, None, None, None], binary=True)
-        row = cursor.fetchone()
-    assert row is not None, "the function always returns one row"
-    state, token_id, scopes, key_id, public_id, models, networks, *rest, version = row[:_ASKS]
+    row = _asks.row([*digests, None, None, None, None, None, at, None, None, None, None])
+    state, token_id, scopes, key_id, public_id, models, networks, *rest, version = row
     assert version is not None, "migrations made the price book's version"
     key = None
     if public_id is not None:
@@ -252,25 +260,21 @@ def authorize_remembered(request: Request | LeaseRequest, *, digests: _Digests, 
         taken = _take(request, terms)
     except (Refusal, rates.Exceeded):
         return None
-    with server_cursor() as cursor:
-        cursor.execute(
-            _AUTHORIZE,
-            [
-                *digests,
-                caller.state,
-                terms.key.customer_id,
-                request.request_id,
-                _digest(request),
-                terms.amount,
-                at,
-                terms.expires_at,
-                msgspec.json.encode(terms.details).decode(),
-                terms.minimum,
-                terms.admits_until,
-            ],
-        )
-        row = cursor.fetchone()
-    assert row is not None, "the function always returns one row"
+    row = _place.row(
+        [
+            *digests,
+            caller.state,
+            terms.key.customer_id,
+            request.request_id,
+            _digest(request),
+            terms.amount,
+            at,
+            terms.expires_at,
+            msgspec.json.encode(terms.details).decode(),
+            terms.minimum,
+            terms.admits_until,
+        ]
+    )
     if row[0] != caller.state:
         _remembered.pop(digests, None)
         rates.give_back(taken)
@@ -278,7 +282,7 @@ def authorize_remembered(request: Request | LeaseRequest, *, digests: _Digests, 
 
     def place() -> holds.PlacedHold:
         asked = holds.PlacedHold("", terms.amount, terms.expires_at, terms.details, True, terms.admits_until)
-        return holds.placed(row[_ASKS:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
+        return holds.placed(row[1:], asked=asked, customer_id=terms.key.customer_id, request_id=request.request_id)
 
     return _granted(request, terms, _counted(taken, place), taken)
 

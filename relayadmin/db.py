@@ -1,15 +1,23 @@
 """What both apps need of PostgreSQL: field types, raw cursors, retries and literals for set-based statements."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from django.db import Error, OperationalError, connection, models, transaction
+from psycopg.adapt import Transformer
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 RETRIES = 3
+_NO_SUCH_STATEMENT = b"26000"
 
 
 class AmountField(models.DecimalField):
@@ -48,6 +56,71 @@ def server_cursor() -> Iterator[psycopg.Cursor[Any]]:
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         yield cursor
+
+
+class OneCall:
+    """A statement that returns one row and is run by one call of libpq's, for what every request waits for.
+
+    psycopg's cursor waits for the server in Python, step by step; the thread that calls this leaves the interpreter
+    once and comes back with the row. The statement (`sql`, parameters $1, $2 and on, each with its cast) is prepared
+    under `name` on every connection that runs it.
+    """
+
+    def __init__(self, name: str, sql: str) -> None:
+        self._name = name.encode()
+        self._sql = sql
+        self._prepared_on: WeakSet[psycopg.Connection[Any]] = WeakSet()
+
+    def row(self, values: Sequence[str | bytes | int | Decimal | datetime | None]) -> tuple[Any, ...]:
+        """Run it on Django's own connection, inside its transaction if there is one; errors come out as django.db's."""
+        connection.ensure_connection()
+        driver: psycopg.Connection[Any] = connection.connection
+        with connection.wrap_database_errors:
+            if driver.autocommit and driver.pgconn.transaction_status == TransactionStatus.IDLE:
+                return self._call(driver, values)
+            # In a transaction the driver has to keep count of what is sent; a closed connection it says itself.
+            with psycopg.RawCursor(driver) as cursor:
+                row: tuple[Any, ...] | None = cursor.execute(self._sql, values).fetchone()
+            assert row is not None, "the statement returns one row"
+            return row
+
+    def _call(self, driver: psycopg.Connection[Any], values: Sequence[object]) -> tuple[Any, ...]:
+        bound = [None if value is None else value if isinstance(value, bytes) else _text(value) for value in values]
+        formats = [int(isinstance(value, bytes)) for value in values]
+        if driver not in self._prepared_on:
+            self._prepare(driver)
+        run = partial(driver.pgconn.exec_prepared, self._name, bound, formats)  # type: ignore[arg-type] # None is NULL
+        result = run()
+        if result.error_field(DiagnosticField.SQLSTATE) == _NO_SUCH_STATEMENT:
+            # After a rollback of something else the driver gives up all that was prepared on a connection.
+            self._prepare(driver)
+            result = run()
+        _check(driver, result, ExecStatus.TUPLES_OK)
+        reader = Transformer.from_context(driver)
+        reader.set_pgresult(result)
+        return reader.load_row(0, tuple)
+
+    def _prepare(self, driver: psycopg.Connection[Any]) -> None:
+        _check(driver, driver.pgconn.prepare(self._name, self._sql.encode()), ExecStatus.COMMAND_OK)
+        self._prepared_on.add(driver)
+
+
+def _text(value: object) -> bytes:
+    """A parameter in PostgreSQL's text format, which ends at a NUL."""
+    text = str(value)
+    if "\x00" in text:
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    return text.encode()
+
+
+def _check(driver: psycopg.Connection[Any], result: PGresult, wanted: ExecStatus) -> None:
+    """Raise what psycopg would, unless this is the result that was wanted."""
+    if result.status == wanted:
+        return
+    error = psycopg.errors.error_from_result(result, driver.info.encoding)
+    if driver.pgconn.status == ConnStatus.BAD and not isinstance(error, psycopg.OperationalError):
+        error = psycopg.OperationalError(str(error))
+    raise error
 
 
 def in_transaction(work: Callable[[], T], *, is_on_disk: bool = True) -> T:
