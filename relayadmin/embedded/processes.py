@@ -22,7 +22,12 @@ class EmbeddedError(RuntimeError):
 
 
 def launched(
-    command: Sequence[str | Path], *, user: str | None = None, reach: Sequence[Path] = (), parent: int | None = None
+    command: Sequence[str | Path],
+    *,
+    user: str | None = None,
+    reach: Sequence[Path] = (),
+    parent: int | None = None,
+    batch: bool = False,
 ) -> list[str]:
     """The command line that runs `command` through launcher.py."""
     line = [sys.executable, "-I", "-S", str(LAUNCHER)]
@@ -32,6 +37,8 @@ def launched(
             line += ["--reach", str(path)]
     if parent:
         line += ["--parent", str(parent)]
+    if batch:
+        line.append("--batch")
     return [*line, "--", *map(str, command)]
 
 

@@ -46,6 +46,16 @@ def test_the_first_process_starts_the_servers_and_the_last_one_stops_them(home: 
     assert home.servers() == []
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux schedules batch processes")
+def test_the_database_pushes_nobody_aside_when_it_is_woken(home: Home) -> None:
+    """What it costs to run the sessions at once whenever one is woken is measured in bench: authorize by no-op."""
+    member = home.join()
+    with psycopg.connect(member.environment()["DATABASE_URL"]) as session:
+        assert os.sched_getscheduler(session.info.backend_pid) == os.SCHED_BATCH
+    assert os.sched_getscheduler(member.process.pid) == os.SCHED_OTHER
+    member.leave()
+
+
 def test_six_at_once_share_one_pair_of_servers(home: Home) -> None:
     members = [home.join() for _ in range(6)]
     assert len({member.environment()["DATABASE_URL"] for member in members}) == 1
