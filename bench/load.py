@@ -28,6 +28,16 @@ class Run:
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def joined(runs: list[Run]) -> Run:
+    """Runs one after another as one."""
+    statuses: dict[int, int] = {}
+    for run in runs:
+        for status, number in run.statuses.items():
+            statuses[status] = statuses.get(status, 0) + number
+    latencies = [latency for run in runs for latency in run.latencies_s]
+    return Run(sum(run.seconds for run in runs), latencies, statuses, runs[-1].last_body)
+
+
 def request(path: str, body: bytes, token: str = "", content_type: str = "application/json") -> bytes:
     """A POST as bytes."""
     head = (
