@@ -1,4 +1,4 @@
-"""What both apps need of PostgreSQL: field types, raw cursors, retries and literals for set-based statements."""
+"""What both apps need of PostgreSQL: field types, raw cursors and calls, retries, literals for set-based statements."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 RETRIES = 3
-_NO_SUCH_STATEMENT = b"26000"
+_NO_SUCH_STATEMENT, _STATEMENT_EXISTS = b"26000", b"42P05"
 
 
 class AmountField(models.DecimalField):
@@ -62,8 +62,8 @@ class OneCall:
     """A statement that returns one row and is run by one call of libpq's, for what every request waits for.
 
     psycopg's cursor waits for the server in Python, step by step; the thread that calls this leaves the interpreter
-    once and comes back with the row. The statement (`sql`, parameters $1, $2 and on, each with its cast) is prepared
-    under `name` on every connection that runs it.
+    once and comes back with the row. The statement (`sql`, parameters $1, $2 and on, each with its cast; bytes for
+    bytea only) is prepared under `name`, which no other has, on every connection that runs it.
     """
 
     def __init__(self, name: str, sql: str) -> None:
@@ -96,12 +96,19 @@ class OneCall:
             self._prepare(driver)
             result = run()
         _check(driver, result, ExecStatus.TUPLES_OK)
+        assert result.ntuples == 1, "the statement returns one row"
         reader = Transformer.from_context(driver)
         reader.set_pgresult(result)
         return reader.load_row(0, tuple)
 
     def _prepare(self, driver: psycopg.Connection[Any]) -> None:
-        _check(driver, driver.pgconn.prepare(self._name, self._sql.encode()), ExecStatus.COMMAND_OK)
+        prepare = partial(driver.pgconn.prepare, self._name, self._sql.encode())
+        result = prepare()
+        if result.error_field(DiagnosticField.SQLSTATE) == _STATEMENT_EXISTS:
+            # Whatever it is: a connection that kept it would fail for good.
+            _check(driver, driver.pgconn.exec_(b"DEALLOCATE " + self._name), ExecStatus.COMMAND_OK)
+            result = prepare()
+        _check(driver, result, ExecStatus.COMMAND_OK)
         self._prepared_on.add(driver)
 
 

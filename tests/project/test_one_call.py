@@ -149,6 +149,22 @@ def test_what_the_driver_gives_up_after_a_rollback_is_prepared_again() -> None:
 
 
 @pytest.mark.usefixtures("committed")
+def test_another_statement_under_its_name_is_replaced() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("PREPARE test_named AS SELECT 'the other'")
+    named = OneCall("test_named", "SELECT 'mine'")
+    assert [named.row(()) for _ in range(2)] == [("mine",)] * 2
+
+
+@pytest.mark.usefixtures("committed")
+@pytest.mark.parametrize("how", [plain, in_a_transaction])
+def test_no_row_is_a_fault_of_the_statement_s(how: Callable[..., Any]) -> None:
+    nothing = OneCall("test_nothing", "SELECT 1 WHERE false")
+    with pytest.raises(AssertionError, match="one row"):
+        how(lambda: nothing.row(()))
+
+
+@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 def test_a_connection_that_was_ended_is_an_operational_error_and_the_next_one_works(how: Callable[..., Any]) -> None:
     ECHO.row(VALUES)
