@@ -7,7 +7,6 @@ fork and exec of a process with threads. Imports the standard library only, and 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import os
 import pwd
@@ -95,22 +94,13 @@ def die_with(parent_pid: int) -> None:
         sys.exit(1)
 
 
-def be_batch() -> None:
-    """Waits for its turn when it is woken, instead of pushing aside who is at work. Only the speed depends on it."""
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a container that forbids it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--user", help="become this user")
     parser.add_argument("--reach", action="append", default=[], help="a path which that user has to get to")
     parser.add_argument("--parent", type=int, help="get SIGTERM when this parent dies")
-    parser.add_argument("--batch", action="store_true", help="be scheduled as a batch process")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
-    if arguments.batch:
-        be_batch()
     if arguments.user:
         become(pwd.getpwnam(arguments.user), arguments.reach)
     if arguments.parent:

@@ -202,9 +202,7 @@ class Postgres:
 
     def _command(self, program: str, *arguments: str | Path, reach: Path | None = None) -> list[str]:
         binary = self._binaries() / program
-        # A session woken by a request or by the disk would push aside the process that asked it or the next one: on two
-        # cores each of some four switches a request costs both their caches.
-        return processes.launched([binary, *arguments], user=self.user, reach=[binary, reach or self.data], batch=True)
+        return processes.launched([binary, *arguments], user=self.user, reach=[binary, reach or self.data])
 
     def _binaries(self) -> Path:
         """The wheel's folder of programs: the newest, or the one that made the existing cluster."""

@@ -22,12 +22,7 @@ class EmbeddedError(RuntimeError):
 
 
 def launched(
-    command: Sequence[str | Path],
-    *,
-    user: str | None = None,
-    reach: Sequence[Path] = (),
-    parent: int | None = None,
-    batch: bool = False,
+    command: Sequence[str | Path], *, user: str | None = None, reach: Sequence[Path] = (), parent: int | None = None
 ) -> list[str]:
     """The command line that runs `command` through launcher.py."""
     line = [sys.executable, "-I", "-S", str(LAUNCHER)]
@@ -37,8 +32,6 @@ def launched(
             line += ["--reach", str(path)]
     if parent:
         line += ["--parent", str(parent)]
-    if batch:
-        line.append("--batch")
     return [*line, "--", *map(str, command)]
 
 

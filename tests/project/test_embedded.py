@@ -46,21 +46,6 @@ def test_the_first_process_starts_the_servers_and_the_last_one_stops_them(home: 
     assert home.servers() == []
 
 
-def _may_be_batch() -> bool:
-    """Whether this system schedules batch processes, and lets one become such."""
-    become = "import os; os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))"
-    return subprocess.run([sys.executable, "-c", become], stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not _may_be_batch(), reason="no process may become a batch process here")
-def test_the_database_pushes_nobody_aside_when_it_is_woken(home: Home) -> None:
-    member = home.join()
-    with psycopg.connect(member.environment()["DATABASE_URL"]) as session:
-        assert os.sched_getscheduler(session.info.backend_pid) == os.SCHED_BATCH
-    assert os.sched_getscheduler(member.process.pid) == os.sched_getscheduler(0)
-    member.leave()
-
-
 def test_six_at_once_share_one_pair_of_servers(home: Home) -> None:
     members = [home.join() for _ in range(6)]
     assert len({member.environment()["DATABASE_URL"] for member in members}) == 1
