@@ -10,7 +10,9 @@ import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
 from relayadmin.db import OneCall, server_cursor
-from tests.concurrency.racing import beside, second_connection
+from tests.concurrency.racing import beside, second_connection, wait_until
+
+pytestmark = pytest.mark.usefixtures("committed")
 
 ECHO = OneCall(
     "test_echo",
@@ -40,7 +42,6 @@ def in_a_transaction(work: Callable[[], Any]) -> Any:
         return work()
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 def test_every_type_comes_back_as_it_went(how: Callable[..., Any]) -> None:
     first = how(lambda: ECHO.row(VALUES))
@@ -49,7 +50,6 @@ def test_every_type_comes_back_as_it_went(how: Callable[..., Any]) -> None:
     assert how(lambda: ECHO.row(VALUES)) == ANSWERED, "the second time it is prepared"
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 def test_a_text_that_would_be_cut_off_at_its_nul_is_refused(how: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match="NUL"):
@@ -57,7 +57,6 @@ def test_a_text_that_would_be_cut_off_at_its_nul_is_refused(how: Callable[..., A
     assert ECHO.row(VALUES) == ANSWERED
 
 
-@pytest.mark.usefixtures("committed")
 def test_it_is_a_transaction_of_its_own_or_part_of_the_one_that_is_open() -> None:
     assert XID.row(()) != XID.row(())
     with transaction.atomic():
@@ -70,7 +69,6 @@ def test_it_is_a_transaction_of_its_own_or_part_of_the_one_that_is_open() -> Non
     assert XID.row(()) != number
 
 
-@pytest.mark.usefixtures("committed")
 def test_what_was_written_is_rolled_back_with_its_transaction() -> None:
     put = OneCall("test_put", "SELECT set_config('relayadmin.seen', $1::text, false)")
     put.row(("before",))
@@ -81,7 +79,6 @@ def test_what_was_written_is_rolled_back_with_its_transaction() -> None:
     assert look.row(()) == ("before",)
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 @pytest.mark.parametrize(
     ("sql", "value", "error", "cause"),
@@ -101,7 +98,6 @@ def test_errors_are_those_of_the_cursor(
     assert ECHO.row(VALUES) == ANSWERED, "the connection is as good as before"
 
 
-@pytest.mark.usefixtures("committed")
 def test_a_statement_that_cannot_be_prepared_says_so_each_time() -> None:
     wrong = OneCall("test_wrong", "SELECT nonsense FROM nowhere")
     for _ in range(2):
@@ -111,7 +107,6 @@ def test_a_statement_that_cannot_be_prepared_says_so_each_time() -> None:
     assert ECHO.row(VALUES) == ANSWERED
 
 
-@pytest.mark.usefixtures("committed")
 def test_a_lock_that_does_not_come_is_an_operational_error() -> None:
     lock = OneCall("test_lock", "SELECT pg_advisory_lock($1::bigint)::text")
     with second_connection() as other:
@@ -127,7 +122,6 @@ def test_a_lock_that_does_not_come_is_an_operational_error() -> None:
     assert isinstance(raised.value.__cause__, psycopg.errors.LockNotAvailable)
 
 
-@pytest.mark.usefixtures("committed")
 def test_what_the_driver_gives_up_after_a_rollback_is_prepared_again() -> None:
     def prepared() -> set[str]:
         with connection.cursor() as cursor:
@@ -148,7 +142,6 @@ def test_what_the_driver_gives_up_after_a_rollback_is_prepared_again() -> None:
     assert "test_divide" in prepared()
 
 
-@pytest.mark.usefixtures("committed")
 def test_another_statement_under_its_name_is_replaced() -> None:
     with connection.cursor() as cursor:
         cursor.execute("PREPARE test_named AS SELECT 'the other'")
@@ -156,7 +149,6 @@ def test_another_statement_under_its_name_is_replaced() -> None:
     assert [named.row(()) for _ in range(2)] == [("mine",)] * 2
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 def test_no_row_is_a_fault_of_the_statement_s(how: Callable[..., Any]) -> None:
     nothing = OneCall("test_nothing", "SELECT 1 WHERE false")
@@ -164,7 +156,6 @@ def test_no_row_is_a_fault_of_the_statement_s(how: Callable[..., Any]) -> None:
         how(lambda: nothing.row(()))
 
 
-@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize("how", [plain, in_a_transaction])
 def test_a_connection_that_was_ended_is_an_operational_error_and_the_next_one_works(how: Callable[..., Any]) -> None:
     ECHO.row(VALUES)
@@ -178,7 +169,6 @@ def test_a_connection_that_was_ended_is_an_operational_error_and_the_next_one_wo
     assert ECHO.row(VALUES) == ANSWERED
 
 
-@pytest.mark.usefixtures("committed")
 def test_a_connection_that_is_ended_during_the_call_is_an_operational_error() -> None:
     sleep = OneCall("test_sleep", "SELECT pg_sleep($1::float8)::text, pg_backend_pid()")
 
@@ -190,18 +180,18 @@ def test_a_connection_that_is_ended_during_the_call_is_an_operational_error() ->
 
     with beside(asleep) as sleeper, second_connection() as other:
         other.autocommit = True
-        while (
-            not sleeper.done()
-            and not other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-                " AND datname = current_database()"
-            ).fetchall()
-        ):
-            pass
+        wait_until(
+            lambda: (
+                sleeper.done()
+                or other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+                    " AND datname = current_database()"
+                ).fetchall()
+            )
+        )
         sleeper.result(60)
 
 
-@pytest.mark.usefixtures("committed")
 def test_each_thread_s_connection_prepares_for_itself() -> None:
     assert ECHO.row(VALUES) == ANSWERED
     with beside(lambda: ECHO.row(VALUES)) as other:
