@@ -6,7 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import psycopg
 from django.core.management.base import BaseCommand, CommandError
+from django.db import ProgrammingError, connection
+from django.db.migrations.executor import MigrationExecutor
 
 from relayadmin.money import InvalidAmount, parse_amount
 
@@ -20,13 +23,28 @@ class JsonCommand(BaseCommand):
         for value in options.values():
             if isinstance(value, str) and not _is_storable(value):
                 raise CommandError(f"An argument is not valid text: {value!r}.")
-        return super().execute(*args, **options)
+        try:
+            return super().execute(*args, **options)
+        except ProgrammingError as error:
+            if isinstance(error.__cause__, _MISSING) and _awaits_migrations():
+                raise CommandError(
+                    "The database was not set up for this version. Run `manage.py migrate` first; `make run` does it."
+                ) from error
+            raise
 
     def answer(self, body: Any) -> None:
         self.stdout.write(msgspec.json.encode(body).decode())
 
     def note(self, message: str) -> None:
         self.stderr.write(message)
+
+
+_MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
+
+
+def _awaits_migrations() -> bool:
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 def os_user() -> str:

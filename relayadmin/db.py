@@ -125,7 +125,9 @@ def _check(driver: psycopg.Connection[Any], result: PGresult, wanted: ExecStatus
     if result.status == wanted:
         return
     error = psycopg.errors.error_from_result(result, driver.info.encoding)
-    if driver.pgconn.status == ConnStatus.BAD and not isinstance(error, psycopg.OperationalError):
+    # Without a code it is libpq that speaks, not the server, which has gone; the connection may not know that yet.
+    is_gone = result.error_field(DiagnosticField.SQLSTATE) is None or driver.pgconn.status == ConnStatus.BAD
+    if is_gone and not isinstance(error, psycopg.OperationalError):
         error = psycopg.OperationalError(str(error))
     raise error
 

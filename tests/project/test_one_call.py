@@ -1,14 +1,20 @@
 """A statement run by one call of libpq's: the same rows, errors and transactions as through the driver's cursor."""
 
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 
+from relayadmin import db
 from relayadmin.db import OneCall, server_cursor
 from tests.concurrency.racing import beside, second_connection, wait_until
 
@@ -190,6 +196,29 @@ def test_a_connection_that_is_ended_during_the_call_is_an_operational_error() ->
             )
         )
         sleeper.result(60)
+
+
+def test_what_libpq_itself_says_is_an_operational_error_before_the_connection_knows(tmp_path: Path) -> None:
+    """When another process of the server crashes, what was sent is lost, and libpq says so while it calls itself OK."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / ".s.PGSQL.5432"))
+        listener.listen()
+
+        def serve() -> None:
+            caller, _ = listener.accept()
+            with caller:
+                caller.recv(1000)
+                caller.sendall(b"R\x00\x00\x00\x08\x00\x00\x00\x00" + b"Z\x00\x00\x00\x05I")
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            with psycopg.connect(f"host={tmp_path} user=anybody dbname=any", autocommit=True) as driver:
+                served.result(60)
+                result = driver.pgconn.prepare(b"lost", b"SELECT 1")
+                assert (result.status, result.error_field(DiagnosticField.SQLSTATE)) == (ExecStatus.FATAL_ERROR, None)
+                unaware: Any = SimpleNamespace(pgconn=SimpleNamespace(status=ConnStatus.OK), info=driver.info)
+                with pytest.raises(psycopg.OperationalError, match="closed the connection"):
+                    db._check(unaware, result, ExecStatus.COMMAND_OK)
 
 
 def test_each_thread_s_connection_prepares_for_itself() -> None:

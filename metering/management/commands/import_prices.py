@@ -5,15 +5,15 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from metering.price_book import SOURCE, import_prices
+from relayadmin.commands import JsonCommand
 
 _MOST_NAMED = 10
 
 
-class Command(BaseCommand):
+class Command(JsonCommand):
     help = "Import models and prices. New models apply at once; changed prices wait for --approve."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
